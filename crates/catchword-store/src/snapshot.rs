@@ -1,0 +1,130 @@
+//! The tables of `library` as they were at the last commit, open for reading.
+
+use std::cell::RefCell;
+use std::ops::RangeInclusive;
+
+use catchword_model::change::Change;
+use catchword_model::id::{AnnotationId, DocumentId};
+use catchword_model::locator::SortKey;
+use redb::{Database, ReadOnlyTable, ReadableDatabase};
+
+use crate::chain::Chain;
+use crate::doc::Doc;
+use crate::error::{LoadError, load};
+use crate::log::{is_block, read_record};
+use crate::rows::{full_key, id_key, row_key};
+use crate::tables;
+
+pub(crate) struct Snapshot {
+    pub(crate) meta: ReadOnlyTable<&'static str, &'static [u8]>,
+    pub(crate) book_ids: ReadOnlyTable<&'static [u8; 32], u32>,
+    pub(crate) books: ReadOnlyTable<u32, &'static [u8]>,
+    pub(crate) rows: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    pub(crate) ids: ReadOnlyTable<&'static [u8; 20], &'static [u8]>,
+    pub(crate) fields: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    pub(crate) log: ReadOnlyTable<(u32, u64), &'static [u8]>,
+    pub(crate) chains: ReadOnlyTable<(u32, u16, u32), &'static [u8]>,
+    pub(crate) hashes: ReadOnlyTable<(u32, u64, u16, u32), ()>,
+    pub(crate) recent: ReadOnlyTable<(u64, u32), ()>,
+    pub(crate) events: ReadOnlyTable<(u32, u16, u64), &'static [u8]>,
+    pub(crate) texts: ReadOnlyTable<u32, &'static str>,
+    pub(crate) removed: ReadOnlyTable<u32, u64>,
+    pub(crate) files: ReadOnlyTable<&'static [u8; 32], &'static [u8]>,
+    last_record: RefCell<Option<LastRecord>>,
+}
+
+/// The block of the log that was read last, unpacked, by document number and local sequence.
+type LastRecord = ((u32, u64), Vec<(u64, Change)>);
+
+impl Snapshot {
+    pub(crate) fn take(library: &Database) -> Result<Self, LoadError> {
+        let read = library.begin_read().map_err(load)?;
+        Ok(Self {
+            meta: read.open_table(tables::META).map_err(load)?,
+            book_ids: read.open_table(tables::BOOK_IDS).map_err(load)?,
+            books: read.open_table(tables::BOOKS).map_err(load)?,
+            rows: read.open_table(tables::ROWS).map_err(load)?,
+            ids: read.open_table(tables::IDS).map_err(load)?,
+            fields: read.open_table(tables::FIELDS).map_err(load)?,
+            log: read.open_table(tables::LOG).map_err(load)?,
+            chains: read.open_table(tables::CHAINS).map_err(load)?,
+            hashes: read.open_table(tables::HASHES).map_err(load)?,
+            recent: read.open_table(tables::RECENT).map_err(load)?,
+            events: read.open_table(tables::EVENTS).map_err(load)?,
+            texts: read.open_table(tables::TEXTS).map_err(load)?,
+            removed: read.open_table(tables::REMOVED).map_err(load)?,
+            files: read.open_table(tables::FILES).map_err(load)?,
+            last_record: RefCell::new(None),
+        })
+    }
+
+    pub(crate) fn number(&self, id: DocumentId) -> Result<Option<u32>, LoadError> {
+        Ok(self.book_ids.get(&id.0).map_err(load)?.map(|number| number.value()))
+    }
+
+    pub(crate) fn doc(&self, number: u32) -> Result<Option<Doc>, LoadError> {
+        let found = self.books.get(number).map_err(load)?;
+        found.map(|bytes| Doc::decode(number, bytes.value())).transpose()
+    }
+
+    pub(crate) fn field(&self, number: u32, key: &[u8]) -> Result<Option<Vec<u8>>, LoadError> {
+        let found = self.fields.get(full_key(number, key).as_slice()).map_err(load)?;
+        Ok(found.map(|bytes| bytes.value().to_vec()))
+    }
+
+    /// Returns where an annotation stands, and its row.
+    pub(crate) fn row(
+        &self,
+        number: u32,
+        id: AnnotationId,
+    ) -> Result<Option<(SortKey, Vec<u8>)>, LoadError> {
+        let Some(sort) = self.ids.get(&id_key(number, id)).map_err(load)? else { return Ok(None) };
+        let missing = || crate::error::corrupt(format!("annotation {id} has no row"));
+        let sort = SortKey::from_bytes(sort.value()).ok_or_else(missing)?;
+        let row = self.rows.get(row_key(number, &sort, id).as_slice()).map_err(load)?;
+        let row = row.ok_or_else(missing)?;
+        Ok(Some((sort, row.value().to_vec())))
+    }
+
+    /// Returns the last entry of a writer that begins in the range.
+    pub(crate) fn chain(
+        &self,
+        number: u32,
+        writer: u16,
+        seqs: RangeInclusive<u32>,
+    ) -> Result<Option<(u32, Chain)>, LoadError> {
+        let keys = (number, writer, *seqs.start())..=(number, writer, *seqs.end());
+        let Some(last) = self.chains.range(keys).map_err(load)?.next_back() else {
+            return Ok(None);
+        };
+        let (key, value) = last.map_err(load)?;
+        Ok(Some((key.value().2, Chain::decode(value.value())?)))
+    }
+
+    pub(crate) fn record(&self, number: u32, log: u64) -> Result<Option<Vec<u8>>, LoadError> {
+        let found = self.log.get((number, log)).map_err(load)?;
+        Ok(found.map(|bytes| bytes.value().to_vec()))
+    }
+
+    /// Returns one change of a record of the log. The block read last is kept unpacked.
+    pub(crate) fn change(
+        &self,
+        number: u32,
+        log: u64,
+        offset: usize,
+    ) -> Result<Option<Change>, LoadError> {
+        let mut last = self.last_record.borrow_mut();
+        if let Some((key, changes)) = last.as_ref()
+            && *key == (number, log)
+        {
+            return Ok(changes.get(offset).map(|(_, change)| change.clone()));
+        }
+        let Some(record) = self.record(number, log)? else { return Ok(None) };
+        let changes = read_record(log, &record)?;
+        let change = changes.get(offset).map(|(_, change)| change.clone());
+        if is_block(&record) {
+            *last = Some(((number, log), changes));
+        }
+        Ok(change)
+    }
+}

@@ -1,0 +1,47 @@
+//! Every table of the two files. The name carries the version of its row format, so that an old
+//! table cannot be misread. Keys are plain numbers and bytes: see `docs/FORMAT.md`.
+
+use redb::TableDefinition;
+
+/// `wal`: local sequence of a record that waits → the record.
+pub(crate) const TAIL: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("tail-1");
+/// `wal`: document number → the page turns that are not published yet.
+pub(crate) const PENDING: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("pending-1");
+/// `wal`: name → bytes.
+pub(crate) const WAL_META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta-1");
+
+/// `library`: name → bytes. The same name as in `wal`, in another file.
+pub(crate) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta-1");
+/// Document id → document number, which is used in all other keys and means nothing elsewhere.
+pub(crate) const BOOK_IDS: TableDefinition<'_, &[u8; 32], u32> = TableDefinition::new("book_ids-1");
+/// Document number → what a document is, its heads, its writers, and what a list shows of it.
+pub(crate) const BOOKS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("books-1");
+/// Number, sort key, 0, annotation id → one annotation. Clustered in reading order.
+pub(crate) const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rows-1");
+/// Number, annotation id → sort key.
+pub(crate) const IDS: TableDefinition<'_, &[u8; 20], &[u8]> = TableDefinition::new("ids-1");
+/// Number, container, key → holders.
+pub(crate) const FIELDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("fields-1");
+/// Number, last local sequence → a change, or a block of changes.
+pub(crate) const LOG: TableDefinition<'_, (u32, u64), &[u8]> = TableDefinition::new("log-1");
+/// Number, actor, first sequence number → where the changes lie, and what is in their past.
+pub(crate) const CHAINS: TableDefinition<'_, (u32, u16, u32), &[u8]> =
+    TableDefinition::new("chains-1");
+/// Number, first 8 bytes of the hash, actor, sequence number → nothing.
+pub(crate) const HASHES: TableDefinition<'_, (u32, u64, u16, u32), ()> =
+    TableDefinition::new("hashes-1");
+/// Stamp of the last reading, document number → nothing.
+pub(crate) const RECENT: TableDefinition<'_, (u64, u32), ()> = TableDefinition::new("recent-1");
+/// Number, actor, number of the event → the event.
+pub(crate) const EVENTS: TableDefinition<'_, (u32, u16, u64), &[u8]> =
+    TableDefinition::new("events-1");
+/// Number of a notes document → its journal, at its heads.
+pub(crate) const TEXTS: TableDefinition<'_, u32, &str> = TableDefinition::new("texts-1");
+/// Document number → when it was removed from this device, in milliseconds since the Unix epoch.
+pub(crate) const REMOVED: TableDefinition<'_, u32, u64> = TableDefinition::new("removed-1");
+/// Book id → size and name of the book file.
+pub(crate) const FILES: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("files-1");
+/// Number, 0 for changes and 1 for events, writer, sequence number or number of the event → the
+/// statement of its writer: public key, generation, signature.
+pub(crate) const STATEMENTS: TableDefinition<'_, (u32, u8, u16, u64), &[u8]> =
+    TableDefinition::new("statements-1");
