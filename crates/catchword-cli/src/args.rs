@@ -1,0 +1,514 @@
+//! The whole command line in one place: commands, options, and what `--help` says about them.
+//!
+//! What is checked here is form alone (a number is a number, an id is an id); whether a book or a
+//! file exists is for the command to find out.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum, value_parser};
+
+/// The end of a book, in parts per million.
+const PPM_MAX: i64 = 1_000_000;
+/// Longest time one reading session may claim, in seconds: a day.
+const SECONDS_MAX: i64 = 86_400;
+/// Heading of the options that every command takes.
+const EVERYWHERE: &str = "Options of every command";
+/// Widest line of a help text, in characters.
+const HELP_WIDTH_MAX: usize = 100;
+
+/// Keep books, positions, highlights and notes
+///
+/// Keeps a library of books on this device: where you are in each of them, what you marked and
+/// wrote, and when. Every write is durable when the command returns. Nothing leaves this device.
+///
+/// A BOOK is an id, the beginning of one (at least 6 digits), or an exact title.
+///
+/// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused, 4 not found.
+#[derive(Debug, Parser)]
+#[command(
+    name = "catchword",
+    version,
+    max_term_width = HELP_WIDTH_MAX,
+    propagate_version = false,
+    disable_help_subcommand = true,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub(crate) struct Cli {
+    /// Options that every command takes.
+    #[command(flatten)]
+    pub(crate) global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options that every command takes.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// Folder of the library [default: the data folder of this platform]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "CATCHWORD_DATA",
+        hide_env_values = true,
+        help_heading = EVERYWHERE
+    )]
+    pub(crate) data: Option<PathBuf>,
+    /// Print one JSON value on standard output, and nothing else there
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
+    pub(crate) json: bool,
+}
+
+/// The commands, in the order in which somebody new meets them.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Live through the story of a library in a folder of its own
+    ///
+    /// Imports the files, or samples of its own, reads, goes back, highlights, deletes and undeletes,
+    /// is killed in the middle and shows what is there afterwards. It works in a temporary folder
+    /// that it removes at the end; your library is not touched.
+    Demo(DemoArgs),
+    /// Make a new library
+    ///
+    /// Makes the folder, this device's key and an empty library. The name is what other devices and
+    /// the history show for this one. Refused if there is a library in the folder already.
+    Init(InitArgs),
+    /// Add books to the library
+    ///
+    /// Reads EPUB 2 and 3 and PDF files: title, authors, language, identifier. A folder stands for
+    /// every such file below it, `-` for one path per line on standard input. The file is copied into
+    /// the library. A book that is there already is not added twice; one that was removed comes back
+    /// as it was.
+    ///
+    /// A file that is damaged, encrypted, or over 1 GiB when unpacked is refused with the reason,
+    /// nothing of it is kept, and the others are imported all the same; the exit code then is 3.
+    /// After Ctrl-C what was imported stays; run the command again to go on.
+    Import(ImportArgs),
+    /// List all books
+    ///
+    /// Lists every book of the library, the last read first, with its place and the number of its
+    /// annotations. Books that nobody has read follow in the order of their titles.
+    Books,
+    /// List the books that were read last
+    ///
+    /// Lists at most 50 books that somebody has read in, the last read first.
+    Recent,
+    /// Record reading up to a place
+    ///
+    /// Records a reading session that ends at the place given, and publishes it at once. The place is
+    /// a number of parts per million of the book, or a page of a PDF file.
+    ///
+    /// Going forward is `advance` and going back is `rewind`, whichever of the two is given. `jump` is
+    /// for a link or a search, `restart` opens the next reading of the whole book.
+    Read(ReadArgs),
+    /// Highlight, note or bookmark a passage
+    ///
+    /// Adds an annotation and prints its id. Where it stands in the book comes from `--ppm`, or from
+    /// `--cfi` in an EPUB file; without either it stands last. A quote may have 16 KiB, a note 64 KiB.
+    Annotate(AnnotateArgs),
+    /// Change the note or the colour of an annotation
+    ///
+    /// What is not given stays as it is. A deleted annotation is refused: undelete it first.
+    Edit(EditArgs),
+    /// Delete an annotation
+    ///
+    /// Hides it everywhere; `undelete` brings it back, and the history keeps it. An edit made
+    /// elsewhere that did not know of the deletion keeps the annotation.
+    Delete(AnnotationArgs),
+    /// Bring a deleted annotation back
+    ///
+    /// The annotation returns with everything it had.
+    Undelete(AnnotationArgs),
+    /// Show or change the tags of a book
+    ///
+    /// Without options, lists the tags. A tag may have 64 bytes and no control characters; both
+    /// options may be given several times. Removing a tag that is not there does nothing.
+    Tag(TagArgs),
+    /// Show or change shelves
+    ///
+    /// Without a name, lists all shelves with their books. With a name, shows one; `--add` makes it
+    /// if there is none of that name. Deleting a shelf leaves its books in the library. A shelf is
+    /// named by its name or, where several have one name, by its id.
+    Shelf(ShelfArgs),
+    /// Show or write the notes on a whole book
+    ///
+    /// Without options, prints the journal. `--set` and `--file` replace the text by difference: what
+    /// stays the same keeps its history, so that texts written on two devices merge. `--file -` reads
+    /// standard input.
+    Journal(JournalArgs),
+    /// Show everything about a book
+    ///
+    /// Place, furthest point, the positions of all devices, annotations in reading order, tags, time
+    /// spent, and the journal. Deleted annotations are in the JSON alone.
+    Show(BookArgs),
+    /// Show who did what in a book
+    ///
+    /// Lists every change and every reading session, oldest first, with the device and its time. Any
+    /// place listed can be returned to with `read --intent jump`.
+    History(BookArgs),
+    /// Show where devices disagreed, and what counts
+    ///
+    /// For every disagreement: what each device wrote and when, which of them counts, and by which
+    /// rule. Writing the field again settles it.
+    Conflicts(ConflictsArgs),
+    /// Remove a book from this device
+    ///
+    /// Removes the file and hides the book here; other devices keep it. Importing it again brings
+    /// everything back. `--purge` deletes its positions, annotations and history on this device, too:
+    /// it is refused unless another device has them all.
+    Remove(RemoveArgs),
+    /// Save a book as a plain Automerge document
+    ///
+    /// Writes positions, annotations, tags and history in a form that any Automerge program loads.
+    /// `--notes` saves the journal's document instead. A file that exists is replaced once the new
+    /// one is complete.
+    Document(DocumentArgs),
+    /// Check the library for damage
+    ///
+    /// Rebuilds everything that is derived from the log and compares, and verifies the book files.
+    /// Says what is wrong and exits with 1 if anything is. `--repair` rebuilds what can be rebuilt.
+    /// Ctrl-C stops it; nothing is changed half.
+    Check(CheckArgs),
+    /// Make the library smaller
+    ///
+    /// Packs the history of every book into compressed blocks. Nothing is lost, and every change is
+    /// read back and compared before what it replaces goes. Ctrl-C stops it between blocks; run it
+    /// again to go on.
+    Compact,
+    /// Save the whole library to a file
+    ///
+    /// Writes everything but this device's keys. The library may be used meanwhile only by this
+    /// command. A file that exists is replaced once the new one is complete.
+    Backup(BackupArgs),
+    /// Bring a library back from a backup
+    ///
+    /// Replaces the library in the data folder, and asks for nothing: make a backup of what is there
+    /// first. Over a folder that has its keys, the device keeps them; in an empty folder it gets new
+    /// ones. Either way it writes as a new generation from then on.
+    Restore(RestoreArgs),
+    /// Make a library for trials
+    ///
+    /// Fills the library with made-up books and annotations. The same seed makes the same books, places
+    /// and texts. Ctrl-C stops it between transactions.
+    Generate(GenerateArgs),
+    /// Print completions for a shell
+    ///
+    /// Prints a script to standard output: for bash, put it into
+    /// `~/.local/share/bash-completion/completions/catchword`.
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write all of them
+    ///
+    /// Without a folder, prints the page `catchword(1)` to standard output. With one, writes a page
+    /// for every command into it.
+    Man(ManArgs),
+}
+
+/// `demo`.
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// EPUB or PDF files to tell the story with [default: samples]
+    #[arg(value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// The process that is killed in the middle: writes into this book of the library in `--data`
+    #[arg(long, value_name = "BOOK", hide = true)]
+    pub(crate) writer: Option<String>,
+}
+
+/// `init`.
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// What this device is called
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: String,
+}
+
+/// `import`.
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// Files, folders, or `-` for one path per line on standard input
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+}
+
+/// A book and nothing else.
+#[derive(Debug, Args)]
+pub(crate) struct BookArgs {
+    /// Id, beginning of an id, or exact title
+    #[arg(value_name = "BOOK")]
+    pub(crate) book: String,
+}
+
+/// `read`.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("place").required(true).args(["ppm", "page"]))]
+pub(crate) struct ReadArgs {
+    /// Id, beginning of an id, or exact title
+    #[arg(value_name = "BOOK")]
+    pub(crate) book: String,
+    /// Where reading ended, in parts per million of the book
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(0..=PPM_MAX))]
+    pub(crate) ppm: Option<u32>,
+    /// The page where reading ended, from 1; in PDF files
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
+    pub(crate) page: Option<u32>,
+    /// The same place as an EPUB canonical fragment identifier
+    #[arg(long, value_name = "CFI")]
+    pub(crate) cfi: Option<String>,
+    /// The file inside the EPUB
+    #[arg(long, value_name = "HREF")]
+    pub(crate) href: Option<String>,
+    /// Why the place moved
+    #[arg(long, value_name = "INTENT")]
+    pub(crate) intent: Option<IntentArg>,
+    /// How long it took, in seconds
+    #[arg(
+        long,
+        value_name = "S",
+        default_value_t = 0,
+        value_parser = value_parser!(u32).range(0..=SECONDS_MAX)
+    )]
+    pub(crate) seconds: u32,
+}
+
+/// Why a place moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum IntentArg {
+    /// Reading on
+    Advance,
+    /// Going back by turning pages
+    Rewind,
+    /// Going somewhere by a link, a search or the table of contents
+    Jump,
+    /// Starting the book over
+    Restart,
+}
+
+/// `annotate`.
+#[derive(Debug, Args)]
+pub(crate) struct AnnotateArgs {
+    /// Id, beginning of an id, or exact title
+    #[arg(value_name = "BOOK")]
+    pub(crate) book: String,
+    /// The passage, word for word; may be empty for a bookmark
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) quote: String,
+    /// What you have to say about it
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) note: Option<String>,
+    /// Where it is, as an EPUB canonical fragment identifier
+    #[arg(long, value_name = "CFI")]
+    pub(crate) cfi: Option<String>,
+    /// Where it is, in parts per million of the book
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(0..=PPM_MAX))]
+    pub(crate) ppm: Option<u32>,
+    /// Its colour, by a word or a code of your own
+    #[arg(long, value_name = "COLOR")]
+    pub(crate) color: Option<String>,
+    /// What it is
+    #[arg(long, value_name = "KIND", default_value = "highlight")]
+    pub(crate) kind: KindArg,
+}
+
+/// What an annotation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KindArg {
+    /// A passage that was marked
+    Highlight,
+    /// A remark at a place
+    Note,
+    /// A place to come back to
+    Bookmark,
+}
+
+/// An annotation of a book.
+#[derive(Debug, Args)]
+pub(crate) struct AnnotationArgs {
+    /// Id, beginning of an id, or exact title
+    #[arg(value_name = "BOOK")]
+    pub(crate) book: String,
+    /// Id of the annotation, 26 letters and digits, as `show` prints it
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+}
+
+/// `edit`.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("field").required(true).multiple(true).args(["note", "color"]))]
+pub(crate) struct EditArgs {
+    /// Which annotation.
+    #[command(flatten)]
+    pub(crate) annotation: AnnotationArgs,
+    /// The new note; empty to clear it
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) note: Option<String>,
+    /// The new colour
+    #[arg(long, value_name = "COLOR")]
+    pub(crate) color: Option<String>,
+}
+
+/// `tag`.
+#[derive(Debug, Args)]
+pub(crate) struct TagArgs {
+    /// Id, beginning of an id, or exact title
+    #[arg(value_name = "BOOK")]
+    pub(crate) book: String,
+    /// Put this tag on the book
+    #[arg(long, value_name = "TAG")]
+    pub(crate) add: Vec<String>,
+    /// Take this tag off the book
+    #[arg(long, value_name = "TAG")]
+    pub(crate) remove: Vec<String>,
+}
+
+/// `shelf`.
+#[derive(Debug, Args)]
+pub(crate) struct ShelfArgs {
+    /// Name or id of the shelf
+    #[arg(value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Put this book on the shelf
+    #[arg(long, value_name = "BOOK", requires = "name")]
+    pub(crate) add: Vec<String>,
+    /// Take this book off the shelf
+    #[arg(long, value_name = "BOOK", requires = "name")]
+    pub(crate) remove: Vec<String>,
+    /// Delete the shelf; its books stay in the library
+    #[arg(long, requires = "name", conflicts_with_all = ["add", "remove"])]
+    pub(crate) delete: bool,
+}
+
+/// `journal`.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("text").args(["set", "file"]))]
+pub(crate) struct JournalArgs {
+    /// Id, beginning of an id, or exact title
+    #[arg(value_name = "BOOK")]
+    pub(crate) book: String,
+    /// The new text
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) set: Option<String>,
+    /// Read the new text, in UTF-8, from a file; `-` for standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+}
+
+/// `conflicts`.
+#[derive(Debug, Args)]
+pub(crate) struct ConflictsArgs {
+    /// Id, beginning of an id, or exact title [default: all books]
+    #[arg(value_name = "BOOK")]
+    pub(crate) book: Option<String>,
+}
+
+/// `remove`.
+#[derive(Debug, Args)]
+pub(crate) struct RemoveArgs {
+    /// Id, beginning of an id, or exact title
+    #[arg(value_name = "BOOK")]
+    pub(crate) book: String,
+    /// Delete its positions, annotations and history on this device, too
+    #[arg(long)]
+    pub(crate) purge: bool,
+}
+
+/// `document`.
+#[derive(Debug, Args)]
+pub(crate) struct DocumentArgs {
+    /// Id, beginning of an id, or exact title
+    #[arg(value_name = "BOOK")]
+    pub(crate) book: String,
+    /// Save the document of the journal instead
+    #[arg(long)]
+    pub(crate) notes: bool,
+    /// Where to
+    #[arg(long, value_name = "FILE")]
+    pub(crate) save: PathBuf,
+}
+
+/// `check`.
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// Rebuild what is damaged and can be rebuilt
+    #[arg(long)]
+    pub(crate) repair: bool,
+}
+
+/// `backup`.
+#[derive(Debug, Args)]
+pub(crate) struct BackupArgs {
+    /// Where to
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+}
+
+/// `restore`.
+#[derive(Debug, Args)]
+pub(crate) struct RestoreArgs {
+    /// What `backup` wrote
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+}
+
+/// `generate`.
+#[derive(Debug, Args)]
+pub(crate) struct GenerateArgs {
+    /// How many books
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(0..=200_000))]
+    pub(crate) books: u32,
+    /// How many annotations in each of them
+    #[arg(long, value_name = "M", value_parser = value_parser!(u32).range(0..=2_000_000))]
+    pub(crate) annotations: u32,
+    /// Which made-up library
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    pub(crate) seed: u64,
+}
+
+/// `completions`.
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// Which shell
+    #[arg(value_name = "SHELL")]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// `man`.
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// Folder for the pages of all commands
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_contradicts_itself_nowhere() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn reading_needs_a_place_and_takes_one_form_of_it() {
+        let parse = |line: &[&str]| Cli::try_parse_from(line).is_ok();
+        assert!(!parse(&["catchword", "read", "Emma"]));
+        assert!(!parse(&["catchword", "read", "Emma", "--ppm", "1", "--page", "1"]));
+        assert!(!parse(&["catchword", "read", "Emma", "--ppm", "1000001"]));
+        assert!(!parse(&["catchword", "read", "Emma", "--page", "0"]));
+        assert!(parse(&["catchword", "read", "Emma", "--ppm", "1000000", "--seconds", "86400"]));
+    }
+
+    #[test]
+    fn what_makes_no_sense_together_is_wrong_usage() {
+        let parse = |line: &[&str]| Cli::try_parse_from(line).is_ok();
+        assert!(!parse(&["catchword", "shelf", "--add", "Emma"]));
+        assert!(!parse(&["catchword", "shelf", "To read", "--add", "Emma", "--delete"]));
+        assert!(!parse(&["catchword", "journal", "Emma", "--set", "a", "--file", "b"]));
+        assert!(!parse(&["catchword", "edit", "Emma", "01ARZ3NDEKTSV4RRFFQ69G5FAV"]));
+        assert!(parse(&["catchword", "shelf", "--json", "To read", "--add", "a", "--add", "b"]));
+    }
+}

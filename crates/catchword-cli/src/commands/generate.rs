@@ -1,0 +1,35 @@
+//! `catchword generate`: a made-up library.
+
+use serde::Serialize;
+
+use crate::args::GenerateArgs;
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::interrupt::{Interrupt, stopped};
+use crate::output::{Progress, count};
+
+#[derive(Serialize)]
+struct Generated {
+    books: u64,
+    annotations: u64,
+}
+
+/// Makes the books, or goes on making them.
+pub(crate) fn run(args: &GenerateArgs, context: &Context) -> Result<(), Failure> {
+    let library = context.open()?;
+    let interrupt = Interrupt::install()?;
+    let progress = Progress::start("generate", 0);
+    let mut complete = false;
+    let made = library.generate(args.books, args.annotations, args.seed, |done, total| {
+        progress.set(done, total);
+        complete = done == total;
+        interrupt.flow()
+    })?;
+    drop(progress);
+    let (books, annotations) = (made.books, made.annotations);
+    let added = format!("added {}, {}", count(books, "book"), count(annotations, "annotation"));
+    if !complete {
+        return Err(stopped(&added));
+    }
+    context.output.print(&Generated { books, annotations }, |page| page.line(&added))
+}
