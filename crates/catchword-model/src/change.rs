@@ -320,73 +320,51 @@ pub(crate) fn chunk(body: &[u8]) -> (ChangeHash, Vec<u8>) {
     (ChangeHash(hash), bytes)
 }
 
-/// The operations of a change, column by column.
-#[derive(Default)]
-struct Columns<'a> {
-    object_actor: Vec<Option<u64>>,
-    object_counter: Vec<Option<u64>>,
-    key_actor: Vec<Option<u64>>,
-    key_counter: Vec<Option<i64>>,
-    key_text: Vec<Option<&'a str>>,
-    insert: Vec<bool>,
-    action: Vec<Option<u64>>,
+/// The operations of a change, column by column: most columns are read off the operations as they
+/// are written, since one change is small and there are fourteen of them.
+struct Columns<'a, I> {
+    ops: &'a [Op],
+    /// The number under which a change names an actor.
+    index: I,
     value_meta: Vec<Option<u64>>,
     value: Vec<u8>,
-    predecessor_count: Vec<Option<u64>>,
     predecessor_actor: Vec<Option<u64>>,
     predecessor_counter: Vec<Option<i64>>,
-    expand: Vec<bool>,
-    mark_name: Vec<Option<&'a str>>,
 }
 
-impl<'a> Columns<'a> {
-    fn of(ops: &'a [Op], index: impl Fn(ActorId) -> u64) -> Self {
-        let mut columns = Self::default();
+impl<'a, I: Fn(ActorId) -> u64> Columns<'a, I> {
+    fn of(ops: &'a [Op], index: I) -> Self {
+        let mut columns = Self {
+            ops,
+            index,
+            value_meta: Vec::with_capacity(ops.len()),
+            value: Vec::new(),
+            predecessor_actor: Vec::new(),
+            predecessor_counter: Vec::new(),
+        };
         for op in ops {
-            columns.push_place(op, &index);
-            columns.push_action(&op.action);
-            columns.predecessor_count.push(Some(op.predecessors.len() as u64));
+            columns.push_value(action_parts(&op.action).1);
             for id in &op.predecessors {
-                columns.predecessor_actor.push(Some(index(id.actor)));
+                let actor = (columns.index)(id.actor);
+                columns.predecessor_actor.push(Some(actor));
                 columns.predecessor_counter.push(Some(id.counter.cast_signed()));
             }
         }
         columns
     }
 
-    fn push_place(&mut self, op: &'a Op, index: impl Fn(ActorId) -> u64) {
-        let (actor, counter) = match op.object {
-            Object::Root => (None, None),
-            Object::Made(id) => (Some(index(id.actor)), Some(id.counter)),
-        };
-        self.object_actor.push(actor);
-        self.object_counter.push(counter);
-        let (actor, counter, text) = match &op.key {
-            Key::Map(text) => (None, None, Some(text.as_str())),
-            Key::Head => (None, Some(0), None),
-            Key::Element(id) => (Some(index(id.actor)), Some(id.counter.cast_signed()), None),
-        };
-        self.key_actor.push(actor);
-        self.key_counter.push(counter);
-        self.key_text.push(text);
-        self.insert.push(op.insert);
+    fn object(&self, op: &Op) -> Option<(u64, u64)> {
+        match op.object {
+            Object::Root => None,
+            Object::Made(id) => Some(((self.index)(id.actor), id.counter)),
+        }
     }
 
-    fn push_action(&mut self, action: &'a Action) {
-        let (code, value, name, expand) = match action {
-            Action::MakeMap => (0, &Scalar::Null, None, false),
-            Action::Put(value) => (1, value, None, false),
-            Action::MakeList => (2, &Scalar::Null, None, false),
-            Action::Delete => (3, &Scalar::Null, None, false),
-            Action::MakeText => (4, &Scalar::Null, None, false),
-            Action::Increment(by) => (5, by, None, false),
-            Action::MakeTable => (6, &Scalar::Null, None, false),
-            Action::Mark { name, value, expand } => (7, value, name.as_deref(), *expand),
-        };
-        self.action.push(Some(code));
-        self.push_value(value);
-        self.expand.push(expand);
-        self.mark_name.push(name);
+    fn key_actor(&self, op: &Op) -> Option<u64> {
+        match op.key {
+            Key::Map(_) | Key::Head => None,
+            Key::Element(id) => Some((self.index)(id.actor)),
+        }
     }
 
     fn push_value(&mut self, value: &Scalar) {
@@ -430,7 +408,8 @@ impl<'a> Columns<'a> {
 
     /// Appends the table of columns, then their bytes; an empty column is left out of both.
     fn write(&self, body: &mut Vec<u8>) {
-        let mut data = Vec::with_capacity(128);
+        let ops = self.ops;
+        let mut data = Vec::with_capacity(256 + self.value.len());
         let mut table: Vec<(u64, usize)> = Vec::with_capacity(14);
         let mut column = |spec: u64, write: &dyn Fn(&mut Vec<u8>)| {
             let start = data.len();
@@ -440,22 +419,29 @@ impl<'a> Columns<'a> {
                 table.push((spec, len));
             }
         };
-        column(spec::OBJECT_ACTOR, &|out| write_runs(out, &self.object_actor));
-        column(spec::OBJECT_COUNTER, &|out| write_runs(out, &self.object_counter));
-        column(spec::KEY_ACTOR, &|out| write_runs(out, &self.key_actor));
-        column(spec::KEY_COUNTER, &|out| write_deltas(out, &self.key_counter));
-        column(spec::KEY_TEXT, &|out| write_runs(out, &self.key_text));
-        column(spec::INSERT, &|out| write_booleans(out, &self.insert));
-        column(spec::ACTION, &|out| write_runs(out, &self.action));
-        column(spec::VALUE_META, &|out| write_runs(out, &self.value_meta));
+        let actors = |op| self.object(op).map(|(actor, _)| actor);
+        let counters = |op| self.object(op).map(|(_, counter)| counter);
+        column(spec::OBJECT_ACTOR, &|out| write_runs(out, ops.iter().map(actors)));
+        column(spec::OBJECT_COUNTER, &|out| write_runs(out, ops.iter().map(counters)));
+        column(spec::KEY_ACTOR, &|out| write_runs(out, ops.iter().map(|op| self.key_actor(op))));
+        column(spec::KEY_COUNTER, &|out| write_deltas(out, ops.iter().map(key_counter)));
+        column(spec::KEY_TEXT, &|out| write_runs(out, ops.iter().map(key_text)));
+        column(spec::INSERT, &|out| write_booleans(out, ops.iter().map(|op| op.insert)));
+        let actions = |op: &Op| Some(action_parts(&op.action).0);
+        column(spec::ACTION, &|out| write_runs(out, ops.iter().map(actions)));
+        column(spec::VALUE_META, &|out| write_runs(out, self.value_meta.iter().copied()));
         column(spec::VALUE, &|out| out.extend_from_slice(&self.value));
-        column(spec::PREDECESSOR_COUNT, &|out| write_runs(out, &self.predecessor_count));
-        column(spec::PREDECESSOR_ACTOR, &|out| write_runs(out, &self.predecessor_actor));
-        column(spec::PREDECESSOR_COUNTER, &|out| write_deltas(out, &self.predecessor_counter));
-        if self.expand.contains(&true) {
-            column(spec::EXPAND, &|out| write_booleans(out, &self.expand));
+        let counts = |op: &Op| Some(op.predecessors.len() as u64);
+        column(spec::PREDECESSOR_COUNT, &|out| write_runs(out, ops.iter().map(counts)));
+        let predecessors = self.predecessor_actor.iter().copied();
+        column(spec::PREDECESSOR_ACTOR, &|out| write_runs(out, predecessors.clone()));
+        let predecessors = self.predecessor_counter.iter().copied();
+        column(spec::PREDECESSOR_COUNTER, &|out| write_deltas(out, predecessors.clone()));
+        let expands = |op: &Op| matches!(op.action, Action::Mark { expand: true, .. });
+        if ops.iter().any(expands) {
+            column(spec::EXPAND, &|out| write_booleans(out, ops.iter().map(expands)));
         }
-        column(spec::MARK_NAME, &|out| write_runs(out, &self.mark_name));
+        column(spec::MARK_NAME, &|out| write_runs(out, ops.iter().map(mark_name)));
 
         write_len(body, table.len());
         for (spec, len) in table {
@@ -463,5 +449,47 @@ impl<'a> Columns<'a> {
             write_len(body, len);
         }
         body.extend_from_slice(&data);
+    }
+}
+
+/// Returns the number of an action and the value that goes with it.
+fn action_parts(action: &Action) -> (u64, &Scalar) {
+    match action {
+        Action::MakeMap => (0, &Scalar::Null),
+        Action::Put(value) => (1, value),
+        Action::MakeList => (2, &Scalar::Null),
+        Action::Delete => (3, &Scalar::Null),
+        Action::MakeText => (4, &Scalar::Null),
+        Action::Increment(by) => (5, by),
+        Action::MakeTable => (6, &Scalar::Null),
+        Action::Mark { value, .. } => (7, value),
+    }
+}
+
+fn key_counter(op: &Op) -> Option<i64> {
+    match op.key {
+        Key::Map(_) => None,
+        Key::Head => Some(0),
+        Key::Element(id) => Some(id.counter.cast_signed()),
+    }
+}
+
+fn key_text(op: &Op) -> Option<&str> {
+    match &op.key {
+        Key::Map(text) => Some(text),
+        Key::Head | Key::Element(_) => None,
+    }
+}
+
+fn mark_name(op: &Op) -> Option<&str> {
+    match &op.action {
+        Action::Mark { name, .. } => name.as_deref(),
+        Action::MakeMap
+        | Action::MakeList
+        | Action::MakeText
+        | Action::MakeTable
+        | Action::Put(_)
+        | Action::Delete
+        | Action::Increment(_) => None,
     }
 }

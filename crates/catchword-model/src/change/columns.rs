@@ -156,34 +156,51 @@ impl<'a> Cell<'a> for &'a str {
 }
 
 /// Appends a column of runs. A column of nulls alone is empty.
-pub(crate) fn write_runs<'a, T: Cell<'a>>(out: &mut Vec<u8>, rows: &[Option<T>]) {
-    if rows.iter().all(Option::is_none) {
+pub(crate) fn write_runs<'a, T, R>(out: &mut Vec<u8>, rows: R)
+where
+    T: Cell<'a>,
+    R: Iterator<Item = Option<T>> + Clone,
+{
+    if rows.clone().all(|row| row.is_none()) {
         return;
     }
-    let mut literal: Vec<T> = Vec::new();
-    for group in rows.chunk_by(PartialEq::eq) {
-        match group {
-            [Some(value)] => literal.push(*value),
-            [Some(value), ..] => {
-                write_literal(out, &mut literal);
-                write_signed(out, group.len().cast_signed() as i64);
-                value.write(out);
-            }
-            [None, ..] => {
-                write_literal(out, &mut literal);
-                write_signed(out, 0);
-                write_len(out, group.len());
-            }
-            [] => (),
+    let mut rest = rows;
+    // The values since `literal` of which no two neighbours are equal.
+    let (mut literal, mut waiting) = (rest.clone(), 0);
+    loop {
+        let mut ahead = rest.clone();
+        let Some(first) = ahead.next() else { break };
+        let more = ahead.clone().take_while(|row| *row == first).count();
+        if let (Some(_), 0) = (&first, more) {
+            waiting += 1;
+            rest = ahead;
+            continue;
         }
+        write_literal(out, literal, waiting);
+        if let Some(value) = first {
+            write_signed(out, (more + 1).cast_signed() as i64);
+            value.write(out);
+        } else {
+            write_signed(out, 0);
+            write_len(out, more + 1);
+        }
+        rest = ahead;
+        if let Some(last) = more.checked_sub(1) {
+            rest.nth(last);
+        }
+        (literal, waiting) = (rest.clone(), 0);
     }
-    write_literal(out, &mut literal);
+    write_literal(out, literal, waiting);
 }
 
-fn write_literal<'a, T: Cell<'a>>(out: &mut Vec<u8>, literal: &mut Vec<T>) {
-    if !literal.is_empty() {
-        write_signed(out, -(literal.len().cast_signed() as i64));
-        literal.drain(..).for_each(|value| value.write(out));
+fn write_literal<'a, T, R>(out: &mut Vec<u8>, literal: R, len: usize)
+where
+    T: Cell<'a>,
+    R: Iterator<Item = Option<T>>,
+{
+    if 0 < len {
+        write_signed(out, -(len.cast_signed() as i64));
+        literal.take(len).flatten().for_each(|value| value.write(out));
     }
 }
 
@@ -224,19 +241,18 @@ pub(crate) fn read_runs<'a, T: Cell<'a>>(
 }
 
 /// Appends a column of differences, each to the value before it that was not null.
-pub(crate) fn write_deltas(out: &mut Vec<u8>, rows: &[Option<i64>]) {
+pub(crate) fn write_deltas(out: &mut Vec<u8>, rows: impl Iterator<Item = Option<i64>> + Clone) {
+    if rows.clone().all(|row| row.is_none()) {
+        return;
+    }
     let mut before = 0_i64;
-    let deltas: Vec<Option<i64>> = rows
-        .iter()
-        .map(|row| {
-            row.map(|value| {
-                let delta = value.saturating_sub(before);
-                before = value;
-                delta
-            })
-        })
-        .collect();
-    write_runs(out, &deltas);
+    let mut delta = |value: i64| {
+        let delta = value.saturating_sub(before);
+        before = value;
+        delta
+    };
+    let deltas: Vec<Option<i64>> = rows.map(|row| row.map(&mut delta)).collect();
+    write_runs(out, deltas.iter().copied());
 }
 
 pub(crate) fn read_deltas(column: &[u8], rows_max: usize) -> Result<Vec<Option<i64>>, ReadError> {
@@ -249,13 +265,13 @@ pub(crate) fn read_deltas(column: &[u8], rows_max: usize) -> Result<Vec<Option<i
     Ok(rows)
 }
 
-pub(crate) fn write_booleans(out: &mut Vec<u8>, rows: &[bool]) {
+pub(crate) fn write_booleans(out: &mut Vec<u8>, rows: impl Iterator<Item = bool>) {
     let mut last = false;
     let mut count = 0;
     for row in rows {
-        if *row != last {
+        if row != last {
             write_len(out, count);
-            last = *row;
+            last = row;
             count = 0;
         }
         count += 1;
@@ -320,17 +336,17 @@ mod tests {
             booleans in proptest::collection::vec(any::<bool>(), 0..40),
         ) {
             let mut out = Vec::new();
-            write_runs(&mut out, &numbers);
+            write_runs(&mut out, numbers.iter().copied());
             let read = read_runs::<u64>(&out, 40).unwrap();
             prop_assert!(read == numbers || (out.is_empty() && numbers.iter().all(Option::is_none)));
 
             out.clear();
-            write_deltas(&mut out, &deltas);
+            write_deltas(&mut out, deltas.iter().copied());
             let read = read_deltas(&out, 40).unwrap();
             prop_assert!(read == deltas || (out.is_empty() && deltas.iter().all(Option::is_none)));
 
             out.clear();
-            write_booleans(&mut out, &booleans);
+            write_booleans(&mut out, booleans.iter().copied());
             prop_assert_eq!(read_booleans(&out, 40).unwrap(), booleans);
         }
     }

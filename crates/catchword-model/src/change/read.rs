@@ -81,7 +81,7 @@ pub fn read(bytes: &[u8]) -> Result<Change, ReadError> {
     let mut again = Vec::with_capacity(received.body.len());
     draft.write_body(&mut again);
     let same = draft.dependencies.is_sorted()
-        && again == received.body
+        && again == *received.body
         && (received.deflated || bytes == plain);
     let body_len = again.len();
     if same {
@@ -91,14 +91,14 @@ pub fn read(bytes: &[u8]) -> Result<Change, ReadError> {
     }
 }
 
-struct Chunk {
+struct Chunk<'a> {
     checksum: [u8; 4],
-    body: Vec<u8>,
+    body: std::borrow::Cow<'a, [u8]>,
     deflated: bool,
 }
 
-impl Chunk {
-    fn parse(bytes: &[u8]) -> Result<Self, ReadError> {
+impl<'a> Chunk<'a> {
+    fn parse(bytes: &'a [u8]) -> Result<Self, ReadError> {
         let mut input = Input(bytes);
         if input.array::<4>()? != MAGIC {
             return Err(ReadError::NotAChange);
@@ -114,8 +114,8 @@ impl Chunk {
             return Err(ReadError::NotAChange);
         }
         match kind {
-            CHUNK_CHANGE => Ok(Self { checksum, body: content.to_vec(), deflated: false }),
-            CHUNK_DEFLATED => Ok(Self { checksum, body: inflate(content)?, deflated: true }),
+            CHUNK_CHANGE => Ok(Self { checksum, body: content.into(), deflated: false }),
+            CHUNK_DEFLATED => Ok(Self { checksum, body: inflate(content)?.into(), deflated: true }),
             _ => Err(ReadError::NotAChange),
         }
     }
@@ -223,7 +223,7 @@ impl<'a> Columns<'a> {
         if COLUMNS_MAX < count {
             return Err(ReadError::Column);
         }
-        let mut table = Vec::new();
+        let mut table = Vec::with_capacity(COLUMNS_MAX as usize);
         for _ in 0..count {
             table.push((input.unsigned()?, input.len()?));
         }
