@@ -71,6 +71,39 @@ pub struct Creation {
     pub unknown: String,
 }
 
+/// What nearly every creation is: the members this release knows. Keeping unknown members copies
+/// every member once more, so that is done only where there are some.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KnownJson<'a> {
+    #[serde(borrow)]
+    kind: std::borrow::Cow<'a, str>,
+    #[serde(borrow)]
+    loc: &'a RawValue,
+    #[serde(default)]
+    quote: String,
+    color: Option<String>,
+    note: Option<String>,
+    #[serde(default)]
+    created_by: String,
+    source: Option<String>,
+}
+
+impl<'a> KnownJson<'a> {
+    fn read(text: &'a str) -> Option<Self> {
+        // A list would be read too, as the members in their order.
+        let object = text.trim_ascii_start().starts_with('{');
+        if object { serde_json::from_str(text).ok() } else { None }
+    }
+}
+
+impl<'a> From<KnownJson<'a>> for CreationJson<'a> {
+    fn from(known: KnownJson<'a>) -> Self {
+        let KnownJson { kind, loc, quote, color, note, created_by, source } = known;
+        Self { kind, loc, quote, color, note, created_by, source, unknown: Map::new() }
+    }
+}
+
 #[derive(serde::Deserialize)]
 struct CreationJson<'a> {
     kind: std::borrow::Cow<'a, str>,
@@ -92,7 +125,10 @@ impl Creation {
     ///
     /// Such a value is kept and synced all the same.
     pub fn from_json(text: &str) -> Option<Self> {
-        let json: CreationJson<'_> = serde_json::from_str(text).ok()?;
+        let json: CreationJson<'_> = match KnownJson::read(text) {
+            Some(known) => known.into(),
+            None => serde_json::from_str(text).ok()?,
+        };
         let note_fits = json.note.as_ref().is_none_or(|note| note.len() <= NOTE_BYTES_MAX);
         if QUOTE_BYTES_MAX < json.quote.len() || !note_fits {
             return None;
@@ -285,6 +321,31 @@ impl Row {
         })
     }
 
+    /// Returns what a person sees of it, as [`annotation`](Self::annotation), without copying the texts
+    /// of a row that nobody has written since its creation: nearly every row.
+    pub fn into_annotation(mut self) -> Option<Annotation> {
+        if !self.fields.is_empty() || self.created.len() != 1 {
+            return self.annotation();
+        }
+        let created = self.created.pop()?;
+        let creation = created.creation.ok()?;
+        Some(Annotation {
+            id: self.id,
+            kind: creation.kind,
+            quote: creation.quote,
+            note: creation.note,
+            color: creation.color,
+            style: None,
+            locator: creation.locator,
+            stamp: created.stamp,
+            device: creation.created_by,
+            source: creation.source,
+            deleted: false,
+            edited_while_deleted: false,
+            conflicts: Vec::new(),
+        })
+    }
+
     fn stamp(&self, created: &Created) -> Hlc {
         let fields = self.fields.values().filter_map(Field::latest).map(|holder| holder.stamp);
         fields.fold(created.stamp, Hlc::max)
@@ -400,6 +461,37 @@ mod tests {
         put(&mut row, 3, 20, &creation("same").to_json());
         put(&mut row, 4, 10, &creation("same").to_json());
         assert_eq!(row.annotation().unwrap().conflicts, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_row_that_is_taken_apart_shows_what_it_showed_before() {
+        let id = AnnotationId([1; 16]);
+        let mut row = Row::new(id);
+        assert_eq!(row.clone().into_annotation(), None);
+        put(&mut row, 3, 20, &creation("first").to_json());
+        assert_eq!(row.clone().into_annotation(), row.annotation());
+        assert_eq!(row.annotation().unwrap().quote, "first");
+
+        let mut imported = row.clone();
+        put(&mut imported, 4, 10, &creation("older").to_json());
+        assert_eq!(imported.clone().into_annotation(), imported.annotation());
+
+        let mut note = Field::default();
+        let op = OpId { counter: 9, actor: ActorId([1; 16]) };
+        let stamp = Hlc::from_packed(30).unwrap();
+        note.put(Holder { op, stamp, value: Scalar::Text("a thought".to_owned()) });
+        row.fields.insert("note".to_owned(), note);
+        assert_eq!(row.annotation().unwrap().note.as_deref(), Some("a thought"));
+        assert_eq!(row.clone().into_annotation(), row.annotation());
+    }
+
+    #[test]
+    fn a_member_that_is_written_twice_makes_no_creation() {
+        let twice = r#"{"kind":"note","loc":{},"quote":"a","quote":"b","created_by":"me"}"#;
+        assert_eq!(Creation::from_json(twice), None);
+        let unknown_too = r#"{"kind":"note","loc":{},"quote":"a","quote":"b","stars":5}"#;
+        assert_eq!(Creation::from_json(unknown_too), None);
+        assert_eq!(Creation::from_json(r#"["note",{},"quote",null,null,"me",null]"#), None);
     }
 
     #[test]

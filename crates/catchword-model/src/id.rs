@@ -45,7 +45,12 @@ macro_rules! hex_id {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+                // Through the formatter each digit would be a call of its own.
+                let mut text = [0; 2 * $len];
+                for (digits, byte) in text.chunks_exact_mut(2).zip(self.0) {
+                    digits.copy_from_slice(&hex_digits(byte));
+                }
+                f.write_str(str::from_utf8(&text).map_err(|_| fmt::Error)?)
             }
         }
 
@@ -68,6 +73,13 @@ macro_rules! hex_id {
             }
         }
     };
+}
+
+const fn hex_digits(byte: u8) -> [u8; 2] {
+    const fn digit(value: u8) -> u8 {
+        if value < 10 { b'0' + value } else { b'a' + value - 10 }
+    }
+    [digit(byte >> 4), digit(byte & 0xF)]
 }
 
 hex_id!(
