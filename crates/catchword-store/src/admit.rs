@@ -136,7 +136,11 @@ impl Inner {
         };
         let (stage, disk) = self.parts()?;
         let hash = change.hash();
-        if stage.find(disk, number, hash)?.is_some() {
+        // What is here has a number its writer has reached.
+        let reached = |last: crate::doc::Head| change.seq <= u64::from(last.seq);
+        let reached =
+            stage.doc(disk, number)?.writer(change.actor).and_then(|w| w.last).is_some_and(reached);
+        if reached && stage.find(disk, number, hash)?.is_some() {
             return Ok(Verdict::Known);
         }
         let doc = stage.doc(disk, number)?;

@@ -136,7 +136,7 @@ fn write_rows(write: &WriteTransaction, stage: &Stage) -> Result<(), LoadError> 
     let mut sorted = Vec::new();
     for ((number, id), staged) in stage.rows.iter().filter(|(_, staged)| staged.dirty) {
         let Some(doc) = stage.docs.get(number) else { continue };
-        let sort = staged.row.sort_key();
+        let sort = staged.sort_key();
         if staged.stored != Some(sort) {
             let key = id_key(*number, *id);
             ids.insert(&key, sort.as_bytes()).map_err(load)?;

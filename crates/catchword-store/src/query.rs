@@ -202,7 +202,7 @@ impl Store {
         to_ppm: u32,
         mut visit: impl FnMut(Annotation),
     ) -> Result<(), LoadError> {
-        self.rows(book, from_ppm, to_ppm, |row| visit_shown(&row, &mut visit))
+        self.rows(book, from_ppm, to_ppm, |row| visit_shown(row, &mut visit))
     }
 
     /// As [`annotations`](Self::annotations), with every holder of every field.
@@ -351,8 +351,8 @@ impl Store {
     }
 }
 
-fn visit_shown(row: &Row, visit: &mut impl FnMut(Annotation)) {
-    row.annotation().into_iter().for_each(visit);
+fn visit_shown(row: Row, visit: &mut impl FnMut(Annotation)) {
+    row.into_annotation().into_iter().for_each(visit);
 }
 
 /// A range of rows as of one moment.
@@ -494,7 +494,7 @@ impl Inner {
         let first = AnnotationId([0; 16]);
         for ((_, id), staged) in stage.rows.range((number, first)..(number + 1, first)) {
             if staged.dirty {
-                let key = row_key(number, &staged.row.sort_key(), *id);
+                let key = row_key(number, &staged.sort_key(), *id);
                 scan.superseded.insert(*id);
                 if start <= key && key < end {
                     scan.waiting.insert(key, staged.row.clone());

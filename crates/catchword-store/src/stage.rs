@@ -6,7 +6,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
-use catchword_model::annotation::Row;
+use catchword_model::annotation::{AnnotationField, Row};
 use catchword_model::change::{Action, Change, Key, OpId};
 use catchword_model::event::ReadingEvent;
 use catchword_model::hlc::Hlc;
@@ -30,6 +30,23 @@ pub(crate) struct StagedRow {
     /// Whether the number of annotations counts it.
     pub(crate) counted: bool,
     pub(crate) dirty: bool,
+    /// Whether something was written that decides about its place.
+    moved: bool,
+}
+
+impl StagedRow {
+    fn new(row: Row, stored: Option<SortKey>) -> Self {
+        let counted = stored.is_some() && is_counted(&row);
+        Self { row, stored, counted, dirty: false, moved: false }
+    }
+
+    /// Returns where the row stands in reading order. That of a row that has not moved is known.
+    pub(crate) fn sort_key(&self) -> SortKey {
+        match self.stored {
+            Some(stored) if !self.moved => stored,
+            _ => self.row.sort_key(),
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -84,13 +101,7 @@ impl Stage {
     }
 
     pub(crate) fn doc(&mut self, disk: &Snapshot, number: u32) -> Result<&mut Doc, LoadError> {
-        match self.docs.entry(number) {
-            Entry::Occupied(held) => Ok(held.into_mut()),
-            Entry::Vacant(vacant) => {
-                let doc = disk.doc(number)?.ok_or_else(|| missing_doc(number))?;
-                Ok(vacant.insert(doc))
-            }
-        }
+        doc_in(&mut self.docs, disk, number)
     }
 
     pub(crate) fn find_doc(
@@ -126,15 +137,15 @@ impl Stage {
         number: u32,
         key: &[u8],
     ) -> Result<&mut StagedField, LoadError> {
-        let staged = (number, key.to_vec());
-        if !self.fields.contains_key(&staged) {
-            let stored = disk.field(number, key)?;
-            let doc = self.doc(disk, number)?;
-            let field = stored.map(|bytes| decode_field(doc, &bytes)).transpose()?;
-            let field = StagedField { field: field.unwrap_or_default(), dirty: false };
-            self.fields.insert(staged.clone(), field);
+        match self.fields.entry((number, key.to_vec())) {
+            Entry::Occupied(held) => Ok(held.into_mut()),
+            Entry::Vacant(vacant) => {
+                let stored = disk.field(number, key)?;
+                let doc = doc_in(&mut self.docs, disk, number)?;
+                let field = stored.map(|bytes| decode_field(doc, &bytes)).transpose()?;
+                Ok(vacant.insert(StagedField { field: field.unwrap_or_default(), dirty: false }))
+            }
         }
-        self.fields.get_mut(&staged).ok_or_else(|| missing_doc(number))
     }
 
     pub(crate) fn row(
@@ -143,20 +154,16 @@ impl Stage {
         number: u32,
         id: AnnotationId,
     ) -> Result<&mut StagedRow, LoadError> {
-        if !self.rows.contains_key(&(number, id)) {
-            let found = disk.row(number, id)?;
-            let doc = self.doc(disk, number)?;
-            let staged = match found {
+        match self.rows.entry((number, id)) {
+            Entry::Occupied(held) => Ok(held.into_mut()),
+            Entry::Vacant(vacant) => Ok(vacant.insert(match disk.row(number, id)? {
                 Some((sort, bytes)) => {
-                    let row = decode_row(doc, id, &bytes)?;
-                    let counted = is_counted(&row);
-                    StagedRow { row, stored: Some(sort), counted, dirty: false }
+                    let doc = doc_in(&mut self.docs, disk, number)?;
+                    StagedRow::new(decode_row(doc, id, &bytes)?, Some(sort))
                 }
-                None => StagedRow { row: Row::new(id), stored: None, counted: false, dirty: false },
-            };
-            self.rows.insert((number, id), staged);
+                None => StagedRow::new(Row::new(id), None),
+            })),
         }
-        self.rows.get_mut(&(number, id)).ok_or_else(|| missing_doc(number))
     }
 
     /// Returns what holds a register of an annotation or of another container.
@@ -278,7 +285,7 @@ impl Stage {
                 if let Some(holder) = holder {
                     staged.row.put_created(holder);
                 }
-                staged.dirty = true;
+                (staged.dirty, staged.moved) = (true, true);
             }
             RecordKey::Field(id, name) => {
                 let staged = self.row(disk, number, id)?;
@@ -288,6 +295,7 @@ impl Stage {
                     field.put(holder);
                 }
                 staged.dirty = true;
+                staged.moved |= name == AnnotationField::Locator.name();
             }
         }
         Ok(())
@@ -447,6 +455,20 @@ impl Stage {
         let named =
             change.seq == u64::from(seq) && actor.is_none_or(|writer| writer.actor == change.actor);
         if named { Ok(change) } else { Err(missing()) }
+    }
+}
+
+fn doc_in<'a>(
+    docs: &'a mut BTreeMap<u32, Doc>,
+    disk: &Snapshot,
+    number: u32,
+) -> Result<&'a mut Doc, LoadError> {
+    match docs.entry(number) {
+        Entry::Occupied(held) => Ok(held.into_mut()),
+        Entry::Vacant(vacant) => {
+            let doc = disk.doc(number)?.ok_or_else(|| missing_doc(number))?;
+            Ok(vacant.insert(doc))
+        }
     }
 }
 
