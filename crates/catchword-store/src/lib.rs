@@ -36,6 +36,7 @@ mod log;
 mod meta;
 mod notes;
 mod open;
+mod opening;
 mod progress;
 mod query;
 mod remove;

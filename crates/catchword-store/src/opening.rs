@@ -1,0 +1,213 @@
+//! Opening a redb file without waiting for the disk.
+//!
+//! redb notes in the header of a file that it is open, and after a kill that it is repaired: one write
+//! and one sync of the disk each, seven in all for the two files of a library. None of them is needed.
+//!
+//! # Invariants
+//!
+//! 1. A sync is left out only as long as nothing but the header was written since the file was opened.
+//!    Then what is on the disk is the header of before or one of those written since: the first makes
+//!    redb do the same again at the next start, the others say what is so.
+//! 2. The first write of anything else ends that, and every sync from then on waits for everything
+//!    written before it: a commit puts the note that the file is open on the disk with its pages.
+
+use std::fs::OpenOptions;
+use std::ops::Bound;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use redb::backends::FileBackend;
+use redb::{BackendError, Builder, Database, StorageBackend};
+
+use crate::error::OpenError;
+
+/// Bytes of the header of a redb file.
+const HEADER_BYTES: u64 = 512;
+
+/// Opens a file that exists.
+pub(crate) fn open_file(builder: &Builder, path: &Path) -> Result<Database, OpenError> {
+    let io = |error: std::io::Error| OpenError::Io(error.into());
+    let file = OpenOptions::new().read(true).write(true).open(path).map_err(io)?;
+    if file.metadata().map_err(io)?.len() == 0 {
+        return Err(OpenError::Corrupt { detail: format!("{} is empty", path.display()) });
+    }
+    let backend = FileBackend::new(file).map_err(crate::error::open)?;
+    open_backend(builder, backend)
+}
+
+/// Opens storage, or makes an empty one.
+pub(crate) fn open_backend(
+    builder: &Builder,
+    backend: impl StorageBackend,
+) -> Result<Database, OpenError> {
+    let patient = Arc::new(AtomicBool::new(false));
+    let backend = Unhurried { inner: backend, patient: Arc::clone(&patient) };
+    let database = builder.create_with_backend(backend).map_err(crate::error::open)?;
+    patient.store(true, Ordering::Release);
+    Ok(database)
+}
+
+/// Storage that is not waited for while its file is opened.
+#[derive(Debug)]
+struct Unhurried<B> {
+    inner: B,
+    /// Whether syncs are waited for: set when the file is open, or by a write beyond the header.
+    patient: Arc<AtomicBool>,
+}
+
+impl<B: StorageBackend> StorageBackend for Unhurried<B> {
+    fn len(&self) -> Result<u64, std::io::Error> {
+        self.inner.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), std::io::Error> {
+        self.inner.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> Result<(), std::io::Error> {
+        self.patient.store(true, Ordering::Release);
+        self.inner.set_len(len)
+    }
+
+    fn sync_data(&self) -> Result<(), std::io::Error> {
+        if self.patient.load(Ordering::Acquire) { self.inner.sync_data() } else { Ok(()) }
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), std::io::Error> {
+        if HEADER_BYTES < offset.saturating_add(data.len() as u64) {
+            self.patient.store(true, Ordering::Release);
+        }
+        self.inner.write(offset, data)
+    }
+
+    fn close(&self) -> Result<(), std::io::Error> {
+        self.inner.close()
+    }
+
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.inner.try_lock_range(start, end)
+    }
+
+    fn try_lock_shared_range(
+        &self,
+        start: Bound<u64>,
+        end: Bound<u64>,
+    ) -> Result<bool, BackendError> {
+        self.inner.try_lock_shared_range(start, end)
+    }
+
+    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.inner.lock_range(start, end)
+    }
+
+    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.inner.lock_shared_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.inner.unlock_range(start, end)
+    }
+
+    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.inner.query_lock_range(start, end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use redb::TableDefinition;
+    use redb::backends::InMemoryBackend;
+
+    use super::*;
+
+    const TABLE: TableDefinition<'_, u8, u8> = TableDefinition::new("t");
+
+    #[derive(Debug, Clone, Default)]
+    struct Counted {
+        inner: Arc<InMemoryBackend>,
+        syncs: Arc<AtomicUsize>,
+    }
+
+    impl Counted {
+        fn syncs(&self) -> usize {
+            self.syncs.load(Ordering::Relaxed)
+        }
+    }
+
+    impl StorageBackend for Counted {
+        fn len(&self) -> Result<u64, std::io::Error> {
+            self.inner.len()
+        }
+        fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), std::io::Error> {
+            self.inner.read(offset, out)
+        }
+        fn set_len(&self, len: u64) -> Result<(), std::io::Error> {
+            self.inner.set_len(len)
+        }
+        fn sync_data(&self) -> Result<(), std::io::Error> {
+            self.syncs.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        }
+        fn write(&self, offset: u64, data: &[u8]) -> Result<(), std::io::Error> {
+            self.inner.write(offset, data)
+        }
+    }
+
+    fn put(database: &Database, key: u8) {
+        let write = database.begin_write().unwrap();
+        write.open_table(TABLE).unwrap().insert(key, key).unwrap();
+        write.commit().unwrap();
+    }
+
+    /// As a kill leaves it: what was written is there, and redb did not close the file.
+    fn killed(disk: &Counted) -> Counted {
+        let copy = Counted::default();
+        let mut bytes = vec![0; usize::try_from(disk.len().unwrap()).unwrap()];
+        disk.read(0, &mut bytes).unwrap();
+        copy.set_len(disk.len().unwrap()).unwrap();
+        copy.write(0, &bytes).unwrap();
+        copy
+    }
+
+    #[test]
+    fn opening_after_a_kill_waits_for_no_sync_and_the_first_commit_does() {
+        let disk = Counted::default();
+        let database = open_backend(&Builder::new(), disk.clone()).unwrap();
+        assert!(0 < disk.syncs(), "making a file is waited for");
+        put(&database, 1);
+
+        let after = killed(&disk);
+        let reopened = open_backend(&Builder::new(), after.clone()).unwrap();
+        assert_eq!(after.syncs(), 0);
+        put(&reopened, 2);
+        assert!(0 < after.syncs());
+    }
+
+    #[test]
+    fn a_second_kill_before_any_commit_loses_nothing() {
+        let disk = Counted::default();
+        let database = open_backend(&Builder::new(), disk.clone()).unwrap();
+        put(&database, 1);
+
+        let once = killed(&disk);
+        let reopened = open_backend(&Builder::new(), once.clone()).unwrap();
+        let twice = open_backend(&Builder::new(), killed(&once)).unwrap();
+        for database in [reopened, twice] {
+            let read = redb::ReadableDatabase::begin_read(&database).unwrap();
+            let table = read.open_table(TABLE).unwrap();
+            assert_eq!(table.get(1).unwrap().map(|value| value.value()), Some(1));
+        }
+    }
+
+    #[test]
+    fn an_empty_file_is_damage_and_no_new_library() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("library");
+        std::fs::write(&path, []).unwrap();
+        let opened = open_file(&Builder::new(), &path);
+        assert!(matches!(opened, Err(OpenError::Corrupt { .. })), "{opened:?}");
+    }
+}
