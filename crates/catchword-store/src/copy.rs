@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
 use redb::WriteTransaction;
@@ -68,7 +69,8 @@ pub(crate) fn copy_wal(read: &ReadTransaction, to: &Database) -> Result<(), Load
     write.commit().map_err(load)
 }
 
-/// Tables are copied in the order of their keys, so that the pages of the copy are full.
+/// Tables are copied in the order of their keys through the gap at the end, which fills the pages of
+/// the copy: inserting key by key would leave each page half full when the next one begins.
 fn copy_table<K: Key + 'static, V: Value + 'static>(
     read: &ReadTransaction,
     write: &WriteTransaction,
@@ -76,11 +78,12 @@ fn copy_table<K: Key + 'static, V: Value + 'static>(
 ) -> Result<(), LoadError> {
     let from = read.open_table(table).map_err(load)?;
     let mut to = write.open_table(table).map_err(load)?;
+    let mut end = to.upper_bound_mut(Bound::<K::SelfType<'_>>::Unbounded).map_err(load)?;
     for found in from.iter().map_err(load)? {
         let (key, value) = found.map_err(load)?;
-        to.insert(key.value(), value.value()).map_err(load)?;
+        end.insert_before(key.value(), value.value()).map_err(load)?;
     }
-    Ok(())
+    end.close().map_err(load)
 }
 
 #[cfg(test)]
