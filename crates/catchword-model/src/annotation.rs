@@ -329,21 +329,7 @@ impl Row {
         }
         let created = self.created.pop()?;
         let creation = created.creation.ok()?;
-        Some(Annotation {
-            id: self.id,
-            kind: creation.kind,
-            quote: creation.quote,
-            note: creation.note,
-            color: creation.color,
-            style: None,
-            locator: creation.locator,
-            stamp: created.stamp,
-            device: creation.created_by,
-            source: creation.source,
-            deleted: false,
-            edited_while_deleted: false,
-            conflicts: Vec::new(),
-        })
+        Some(Annotation::created(self.id, created.stamp, creation))
     }
 
     fn stamp(&self, created: &Created) -> Hlc {
@@ -405,6 +391,25 @@ pub struct Annotation {
 }
 
 impl Annotation {
+    /// Returns what a person sees of an annotation that nobody has written since its creation.
+    pub fn created(id: AnnotationId, stamp: Hlc, creation: Creation) -> Self {
+        Self {
+            id,
+            kind: creation.kind,
+            quote: creation.quote,
+            note: creation.note,
+            color: creation.color,
+            style: None,
+            locator: creation.locator,
+            stamp,
+            device: creation.created_by,
+            source: creation.source,
+            deleted: false,
+            edited_while_deleted: false,
+            conflicts: Vec::new(),
+        }
+    }
+
     /// Returns the device that made it, if that is a device of ours.
     pub fn device(&self) -> Option<DeviceId> {
         self.device.parse().ok()

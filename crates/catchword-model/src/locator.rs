@@ -56,7 +56,7 @@ pub const QUOTE_BYTES_MAX: usize = 16 * 1_024;
 pub struct Locator {
     text: String,
     /// Invariant: what `text` says, once somebody has asked.
-    members: OnceLock<Map<String, Value>>,
+    members: OnceLock<Box<Map<String, Value>>>,
 }
 
 impl Locator {
@@ -75,7 +75,7 @@ impl Locator {
             LocatorError::NotAnObject { line: error.line(), column: error.column() }
         })?;
         check_members(&members)?;
-        Ok(Self { text: text.to_owned(), members: OnceLock::from(members) })
+        Ok(Self { text: text.to_owned(), members: OnceLock::from(Box::new(members)) })
     }
 
     /// Takes a locator that is part of a larger record which has been parsed already.
@@ -283,7 +283,7 @@ impl Locator {
     }
 
     fn members(&self) -> &Map<String, Value> {
-        self.members.get_or_init(|| serde_json::from_str(&self.text).unwrap_or_default())
+        self.members.get_or_init(|| Box::new(serde_json::from_str(&self.text).unwrap_or_default()))
     }
 
     fn string(&self, name: &str) -> Option<&str> {

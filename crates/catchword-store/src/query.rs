@@ -19,7 +19,7 @@ use crate::error::{LoadError, load};
 use crate::flush::{all_entries, count_annotations, furthest_point, summarize};
 use crate::log::{Found, Ordered};
 use crate::open::LIBRARY_NUMBER;
-use crate::rows::{decode_row, row_id, row_key};
+use crate::rows::{decode_annotation, decode_row, row_id, row_key};
 use crate::{Inner, Store};
 
 /// What a list shows of a book.
@@ -202,7 +202,9 @@ impl Store {
         to_ppm: u32,
         mut visit: impl FnMut(Annotation),
     ) -> Result<(), LoadError> {
-        self.rows(book, from_ppm, to_ppm, |row| visit_shown(row, &mut visit))
+        let (doc, scan) = self.lock().scan(book, from_ppm, to_ppm)?;
+        let stored = |id, bytes: &[u8]| decode_annotation(&doc, id, bytes);
+        scan.read(stored, Row::into_annotation, |shown| shown.into_iter().for_each(&mut visit))
     }
 
     /// As [`annotations`](Self::annotations), with every holder of every field.
@@ -217,21 +219,8 @@ impl Store {
         to_ppm: u32,
         mut visit: impl FnMut(Row),
     ) -> Result<(), LoadError> {
-        let mut scan = self.lock().scan(book, from_ppm, to_ppm)?;
-        for found in scan.range {
-            let (key, value) = found.map_err(load)?;
-            let id = row_id(key.value())?;
-            while let Some(waiting) = scan.waiting.first_entry()
-                && waiting.key().as_slice() < key.value()
-            {
-                visit(waiting.remove());
-            }
-            if !scan.superseded.contains(&id) {
-                visit(decode_row(&scan.doc, id, value.value())?);
-            }
-        }
-        scan.waiting.into_values().for_each(visit);
-        Ok(())
+        let (doc, scan) = self.lock().scan(book, from_ppm, to_ppm)?;
+        scan.read(|id, bytes| decode_row(&doc, id, bytes), |row| row, &mut visit)
     }
 
     /// Returns every register of a container with what holds it, by key.
@@ -351,18 +340,39 @@ impl Store {
     }
 }
 
-fn visit_shown(row: Row, visit: &mut impl FnMut(Annotation)) {
-    row.into_annotation().into_iter().for_each(visit);
-}
-
 /// A range of rows as of one moment.
 struct Scan {
-    doc: Doc,
     range: redb::OwnedRange<&'static [u8], &'static [u8]>,
     /// Rows in the range that are not in the tables yet, by key.
     waiting: BTreeMap<Vec<u8>, Row>,
     /// The annotations whose rows in the tables do not count any more.
     superseded: BTreeSet<AnnotationId>,
+}
+
+impl Scan {
+    /// Calls `visit` for every row in order, those of the tables by `stored` and those that wait by
+    /// `waiting`.
+    fn read<T>(
+        mut self,
+        stored: impl Fn(AnnotationId, &[u8]) -> Result<T, LoadError>,
+        waiting: impl Fn(Row) -> T,
+        mut visit: impl FnMut(T),
+    ) -> Result<(), LoadError> {
+        for found in self.range {
+            let (key, value) = found.map_err(load)?;
+            let id = row_id(key.value())?;
+            while let Some(before) = self.waiting.first_entry()
+                && before.key().as_slice() < key.value()
+            {
+                visit(waiting(before.remove()));
+            }
+            if !self.superseded.contains(&id) {
+                visit(stored(id, value.value())?);
+            }
+        }
+        self.waiting.into_values().for_each(|row| visit(waiting(row)));
+        Ok(())
+    }
 }
 
 impl Inner {
@@ -482,7 +492,7 @@ impl Inner {
 
     /// Prepares reading a range of rows, with those that wait: usually none, since they are moved on
     /// first; after a failed write all that were acknowledged since the last commit.
-    fn scan(&mut self, book: BookId, from_ppm: u32, to_ppm: u32) -> Result<Scan, LoadError> {
+    fn scan(&mut self, book: BookId, from_ppm: u32, to_ppm: u32) -> Result<(Doc, Scan), LoadError> {
         let number = self.number(book.document())?.ok_or(LoadError::NoDocument)?;
         self.drain_for_reading();
         let (stage, disk) = self.parts()?;
@@ -490,7 +500,7 @@ impl Inner {
         let start = range_key(number, from_ppm);
         let end = if to_ppm <= PPM_MAX + 1 { range_key(number, to_ppm) } else { range_end(number) };
         let range = disk.rows.range_owned(start.as_slice()..end.as_slice()).map_err(load)?;
-        let mut scan = Scan { doc, range, waiting: BTreeMap::new(), superseded: BTreeSet::new() };
+        let mut scan = Scan { range, waiting: BTreeMap::new(), superseded: BTreeSet::new() };
         let first = AnnotationId([0; 16]);
         for ((_, id), staged) in stage.rows.range((number, first)..(number + 1, first)) {
             if staged.dirty {
@@ -501,7 +511,7 @@ impl Inner {
                 }
             }
         }
-        Ok(scan)
+        Ok((doc, scan))
     }
 
     /// Prepares reading the log of a document: what is in the tables, and what waits, which is later.

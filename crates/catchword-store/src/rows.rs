@@ -3,7 +3,7 @@
 //! An operation is named by its counter and the place of its writer in the document's list, so that
 //! a holder takes a few bytes. A row begins with its creation, parsed, since that is what is read.
 
-use catchword_model::annotation::{Created, Creation, Kind, Row};
+use catchword_model::annotation::{Annotation, Created, Creation, Kind, Row};
 use catchword_model::change::{Object, OpId, Scalar};
 use catchword_model::hlc::Hlc;
 use catchword_model::id::{AnnotationId, DeviceId};
@@ -210,6 +210,28 @@ pub(crate) fn decode_row(doc: &Doc, id: AnnotationId, bytes: &[u8]) -> Result<Ro
     Ok(row)
 }
 
+/// Reads what a person sees of a row. One that nobody has written since its creation, as nearly every
+/// row, is read straight into that.
+pub(crate) fn decode_annotation(
+    doc: &Doc,
+    id: AnnotationId,
+    bytes: &[u8],
+) -> Result<Option<Annotation>, LoadError> {
+    let mut input = Reader(bytes);
+    if input.count()? == 1 {
+        let op = read_op(&mut input, doc)?;
+        let stamp = read_stamp(&mut input)?;
+        let kind = input.byte()?;
+        if kind != 0 {
+            let creation = read_creation(&mut input, kind, author_of(doc, op))?;
+            if input.count()? == 0 {
+                return Ok(Some(Annotation::created(id, stamp, creation)));
+            }
+        }
+    }
+    Ok(decode_row(doc, id, bytes)?.into_annotation())
+}
+
 /// Returns who wrote an operation, as far as that is known: usually who says to have created it.
 fn author_of(doc: &Doc, op: OpId) -> Option<DeviceId> {
     doc.writer(op.actor).and_then(|writer| writer.author).map(|author| author.device)
@@ -301,9 +323,30 @@ mod tests {
         let doc = doc();
         let bytes = encode_row(&doc, &row).unwrap();
         assert_eq!(decode_row(&doc, row.id, &bytes).unwrap(), row);
+        assert_eq!(decode_annotation(&doc, row.id, &bytes).unwrap(), row.annotation());
         for cut in 0..bytes.len() {
             assert!(decode_row(&doc, row.id, &bytes[..cut]).is_err(), "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn a_row_nobody_has_written_since_shows_the_same_without_being_a_row() {
+        let mut row = Row::new(AnnotationId([9; 16]));
+        let json = format!(
+            r#"{{"kind":"note","loc":{{"total_ppm":9}},"quote":"q","color":"red","created_by":"{}"}}"#,
+            DeviceId([4; 16])
+        );
+        row.put_created(holder(0, Scalar::Text(json)));
+        let doc = doc();
+        let bytes = encode_row(&doc, &row).unwrap();
+        let shown = decode_annotation(&doc, row.id, &bytes).unwrap();
+        assert_eq!(shown.as_ref().map(|shown| shown.quote.as_str()), Some("q"));
+        assert_eq!(shown, row.annotation());
+
+        let mut broken = Row::new(AnnotationId([9; 16]));
+        broken.put_created(holder(0, Scalar::Text("no creation".to_owned())));
+        let bytes = encode_row(&doc, &broken).unwrap();
+        assert_eq!(decode_annotation(&doc, broken.id, &bytes).unwrap(), None);
     }
 
     #[test]
