@@ -26,7 +26,7 @@ use crate::{Inner, LIBRARY_FILE, Store, WAL_FILE, WITNESS_FILE, tables, wal};
 pub(crate) const LIBRARY_NUMBER: u32 = 0;
 
 const WAL_CACHE_BYTES: usize = 4 << 20;
-const LIBRARY_CACHE_BYTES: usize = 16 << 20;
+const LIBRARY_CACHE_BYTES: usize = 12 << 20;
 
 /// How a library is opened.
 #[derive(Debug, Clone)]
