@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use serde_json::Value;
@@ -88,6 +89,38 @@ impl Cache {
 pub fn warm_program() -> anyhow::Result<()> {
     fs::read(std::env::current_exe()?)?;
     Ok(())
+}
+
+/// Measures how long this thread is on a processor: work that waits for nothing takes no longer because
+/// others are at work on the same machine.
+#[derive(Debug)]
+pub struct OnProcessor {
+    start_ns: u64,
+}
+
+impl OnProcessor {
+    /// Begins.
+    ///
+    /// # Errors
+    ///
+    /// If the operating system does not say.
+    pub fn start() -> anyhow::Result<Self> {
+        Ok(Self { start_ns: on_processor_ns()? })
+    }
+
+    /// Returns the time on a processor since the start, to some milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// If the operating system does not say.
+    pub fn elapsed(&self) -> anyhow::Result<Duration> {
+        Ok(Duration::from_nanos(on_processor_ns()?.saturating_sub(self.start_ns)))
+    }
+}
+
+fn on_processor_ns() -> anyhow::Result<u64> {
+    let said = fs::read_to_string("/proc/thread-self/schedstat")?;
+    Ok(said.split_whitespace().next().context("no number")?.parse()?)
 }
 
 /// The most memory this process had since [`forget`](PeakMemory::forget).

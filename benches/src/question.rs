@@ -13,6 +13,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use catchword_model::id::BookId;
 use serde_json::Value;
 
 use crate::figure::Figure;
@@ -43,7 +44,7 @@ pub const QUESTIONS: [Question; 9] = [
 /// Work for a process of its own: paths in, one JSON value out.
 type Task = fn(&[PathBuf]) -> anyhow::Result<Value>;
 
-const TASKS: [(&str, Task); 14] = [
+const TASKS: [(&str, Task); 18] = [
     ("hold-library", open::hold_library),
     ("hold-redb", open::hold_redb),
     ("hold-sqlite", open::hold_sqlite),
@@ -55,6 +56,10 @@ const TASKS: [(&str, Task); 14] = [
     ("recent-sqlite", recent::list_sqlite),
     ("chapter-library", chapter::read_library),
     ("chapter-sqlite", chapter::read_sqlite),
+    ("book-library", book::read_library),
+    ("book-sqlite", book::read_sqlite),
+    ("remote-library", remote::receive),
+    ("remote-automerge", remote::apply),
     ("batch-library", batch::receive),
     ("batch-sqlite", batch::insert),
     ("compact-library", disk::compact),
@@ -80,6 +85,11 @@ fn print(value: &Value) -> anyhow::Result<()> {
 /// Returns the path of a task's argument.
 fn path(paths: &[PathBuf], place: usize) -> anyhow::Result<&Path> {
     paths.get(place).map(PathBuf::as_path).context("a path is missing")
+}
+
+/// Reads the id of a book that [`Workspace::book_file`] wrote.
+fn book_of(path: &Path) -> anyhow::Result<BookId> {
+    Ok(BookId::from_slice(&std::fs::read(path)?)?)
 }
 
 /// Returns the number in the middle.

@@ -28,6 +28,9 @@ const BATCH_CHANGES: usize = 2_000;
 /// Numbers of annotations that are made while measuring: above every number a library begins with.
 const FRESH_FROM: u64 = 10_000_000;
 
+/// Annotations that are edited again and again.
+const EDITED_AGAIN: usize = 100;
+
 /// Where the places of annotations lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Places {
@@ -60,6 +63,17 @@ impl Workspace {
     /// Returns the book that all annotations are in.
     pub fn book(&self) -> BookId {
         self.made.book(0)
+    }
+
+    /// Returns a file that says which book that is, for tasks.
+    ///
+    /// # Errors
+    ///
+    /// What the disk says.
+    pub fn book_file(&self) -> anyhow::Result<PathBuf> {
+        let path = self.folder.join("book");
+        fs::write(&path, self.book().0)?;
+        Ok(path)
     }
 
     /// Returns a path that nothing is at.
@@ -204,10 +218,12 @@ impl Workspace {
             let edits = if n % 2 == 0 {
                 vec![self.annotate(&other, n)]
             } else {
-                let id = *ids.get(rng.random_range(0..ids.len())).context("no annotation")?;
+                // Every other edit goes to one of a few annotations, and so supersedes another edit.
+                let among = if n % 4 == 1 { ids.len() } else { ids.len().min(EDITED_AGAIN) };
+                let id = *ids.get(rng.random_range(0..among)).context("no annotation")?;
                 let set = |field, value: &str| Edit::SetField { id, field, value: value.into() };
                 vec![
-                    set(AnnotationField::Color, if n % 4 == 1 { "red" } else { "blue" }),
+                    set(AnnotationField::Color, if n % 8 < 4 { "red" } else { "blue" }),
                     set(AnnotationField::Note, &format!("{n}: seen again on the other device")),
                 ]
             };

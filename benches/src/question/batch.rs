@@ -7,7 +7,7 @@ use catchword_model::change::read::read;
 use catchword_model::change::{Action, Scalar};
 use serde_json::{Value, json};
 
-use super::{median, path};
+use super::{book_of, median, path};
 use crate::figure::{Case, Figure, Reach};
 use crate::peer::{Sqlite, Synchronous};
 use crate::process::{PeakMemory, copy_folder, number, task, warm_program};
@@ -24,8 +24,7 @@ const BATCH: usize = 1_000;
 pub(crate) fn ask(workspace: &Workspace) -> anyhow::Result<Vec<Figure>> {
     let made = workspace.one_book(100_000, Places::InOrder)?;
     let file = workspace.remote_file(&made, BATCH)?;
-    let book = workspace.fresh("batch.book")?;
-    std::fs::write(&book, workspace.book().0)?;
+    let book = workspace.book_file()?;
     let rows_folder = workspace.fresh("batch-rows")?;
     std::fs::create_dir_all(&rows_folder)?;
     let mut rows = Sqlite::create(&rows_folder.join("rows"), Synchronous::Full)?;
@@ -62,7 +61,7 @@ pub(crate) fn ask(workspace: &Workspace) -> anyhow::Result<Vec<Figure>> {
 /// Receives the changes of a file.
 pub(super) fn receive(paths: &[PathBuf]) -> anyhow::Result<Value> {
     warm_program()?;
-    let book = catchword_model::id::BookId::from_slice(&std::fs::read(path(paths, 1)?)?)?;
+    let book = book_of(path(paths, 1)?)?;
     let changes = load_changes(path(paths, 2)?, book.document())?;
     let store = open(path(paths, 0)?)?;
     let memory = PeakMemory::forget()?;

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::{median, path};
+use super::{book_of, median, path};
 use crate::figure::{Case, Figure, Reach};
 use crate::peer::{Sqlite, Synchronous};
 use crate::process::{Cache, number, task, warm_program};
@@ -43,8 +43,7 @@ fn compare(
     library: &Path,
     sqlite: &Path,
 ) -> anyhow::Result<Vec<Figure>> {
-    let book = workspace.fresh("chapter.book")?;
-    std::fs::write(&book, workspace.book().0)?;
+    let book = workspace.book_file()?;
     let rounds = if workspace.quick { 5 } else { 15 };
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     let mut cache = Cache::Warm;
@@ -63,7 +62,7 @@ fn compare(
 /// Reads a chapter from a library.
 pub(super) fn read_library(paths: &[PathBuf]) -> anyhow::Result<Value> {
     warm_program()?;
-    let book = catchword_model::id::BookId::from_slice(&std::fs::read(path(paths, 1)?)?)?;
+    let book = book_of(path(paths, 1)?)?;
     let store = open(path(paths, 0)?)?;
     let start = Instant::now();
     let mut found = Vec::new();

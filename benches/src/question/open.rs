@@ -6,7 +6,7 @@ use std::time::Instant;
 use catchword_model::position;
 use serde_json::{Value, json};
 
-use super::{median, path, print};
+use super::{book_of, median, path, print};
 use crate::figure::{Case, Figure, Reach};
 use crate::peer::{BareRedb, Sqlite, Synchronous};
 use crate::process::{Cache, kill_when_ready, number, task, warm_program};
@@ -41,8 +41,7 @@ fn open_size(workspace: &Workspace, size: u64) -> anyhow::Result<Vec<Figure>> {
     rows.put(&workspace.annotations(&made)?)?;
     rows.close()?;
 
-    let book = workspace.fresh("open.book")?;
-    std::fs::write(&book, workspace.book().0)?;
+    let book = workspace.book_file()?;
     let rounds = if workspace.quick { 5 } else { 11 };
     let mut times: Vec<Vec<f64>> = vec![Vec::new(); 4];
     let mut cache = Cache::Warm;
@@ -88,17 +87,12 @@ fn forever() -> anyhow::Result<Value> {
     }
 }
 
-fn book(paths: &[PathBuf]) -> anyhow::Result<catchword_model::id::BookId> {
-    let bytes = std::fs::read(path(paths, 1)?)?;
-    Ok(catchword_model::id::BookId::from_slice(&bytes)?)
-}
-
 /// Writes highlights into a library and waits to be killed.
 pub(super) fn hold_library(paths: &[PathBuf]) -> anyhow::Result<Value> {
     let folder = path(paths, 0)?;
     let workspace = Workspace::new(folder.to_path_buf(), true)?;
     let store = open(folder)?;
-    let book = book(paths)?;
+    let book = book_of(path(paths, 1)?)?;
     let held = store.book(book)?.map_or(0, |book| book.annotations);
     for n in 0..HELD {
         let edit = workspace.annotate(&store, usize::try_from(held)? + n);
@@ -132,7 +126,7 @@ pub(super) fn hold_sqlite(paths: &[PathBuf]) -> anyhow::Result<Value> {
 /// Opens a library and asks for the place of a book.
 pub(super) fn open_library(paths: &[PathBuf]) -> anyhow::Result<Value> {
     warm_program()?;
-    let book = book(paths)?;
+    let book = book_of(path(paths, 1)?)?;
     let start = Instant::now();
     let store = open(path(paths, 0)?)?;
     let opened = start.elapsed();
