@@ -215,15 +215,15 @@ struct Columns<'a> {
 }
 
 /// Columns there are. Which and in what order is checked by encoding again.
-const COLUMNS_MAX: u64 = 14;
+const COLUMNS_MAX: usize = 14;
 
 impl<'a> Columns<'a> {
     fn read(input: &mut Input<'a>) -> Result<Self, ReadError> {
         let count = input.unsigned()?;
-        if COLUMNS_MAX < count {
+        if (COLUMNS_MAX as u64) < count {
             return Err(ReadError::Column);
         }
-        let mut table = Vec::with_capacity(COLUMNS_MAX as usize);
+        let mut table = Vec::with_capacity(COLUMNS_MAX);
         for _ in 0..count {
             table.push((input.unsigned()?, input.len()?));
         }
