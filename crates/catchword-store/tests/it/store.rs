@@ -3,6 +3,7 @@
 use catchword_model::annotation::AnnotationField;
 use catchword_model::edit::Edit;
 use catchword_model::id::AnnotationId;
+use catchword_model::locator::Locator;
 use catchword_model::position::Intent;
 use catchword_store::{AppendError, OpenError, Store, WAITING_MAX};
 
@@ -153,4 +154,26 @@ fn many_changes_at_once_are_one_transaction_or_none() {
     assert_eq!(ids(&store).len(), 500);
     store.append(BOOK.document(), &[annotate(500, 5)], MONDAY_MS).unwrap();
     assert_eq!(ids(&store).len(), 501);
+}
+
+#[test]
+fn an_annotation_with_a_better_locator_is_read_where_that_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = library(folder.path(), 1);
+    let id = AnnotationId::new(1, [3; 10]);
+    store.append(BOOK.document(), &[annotate(1, 900_000)], MONDAY_MS).unwrap();
+    store.drain().unwrap();
+
+    let value = Locator::new().with_total_ppm(100_000).to_json();
+    let edit = Edit::SetField { id, field: AnnotationField::Locator, value };
+    store.append(BOOK.document(), &[edit], MONDAY_MS + 1).unwrap();
+    store.drain().unwrap();
+
+    let between = |from, to| {
+        let mut found = Vec::new();
+        store.annotations(BOOK, from, to, |shown| found.push(shown.id)).unwrap();
+        found
+    };
+    assert_eq!(between(0, 500_000), [id]);
+    assert_eq!(between(500_000, 1_000_000), []);
 }
