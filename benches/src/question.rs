@@ -4,6 +4,7 @@ mod batch;
 mod book;
 mod chapter;
 mod disk;
+mod event;
 mod highlight;
 mod open;
 mod recent;
@@ -29,7 +30,7 @@ pub struct Question {
 }
 
 /// Every question one device can answer.
-pub const QUESTIONS: [Question; 9] = [
+pub const QUESTIONS: [Question; 10] = [
     Question { name: "highlight", ask: highlight::one },
     Question { name: "ten", ask: highlight::ten },
     Question { name: "open", ask: open::ask },
@@ -38,6 +39,7 @@ pub const QUESTIONS: [Question; 9] = [
     Question { name: "book", ask: book::ask },
     Question { name: "remote", ask: remote::ask },
     Question { name: "batch", ask: batch::ask },
+    Question { name: "event", ask: event::ask },
     Question { name: "disk", ask: disk::ask },
 ];
 

@@ -18,7 +18,7 @@ impl std::fmt::Debug for Contestant<'_> {
 
 /// Turns whose mean is taken together: several times what waits before it is moved to the rows, and
 /// more than SQLite takes between two checkpoints.
-const GROUP_TURNS: usize = 256;
+const GROUP_TURNS: usize = 1_024;
 
 /// The times of one contestant, in the order of the turns.
 #[derive(Debug, Clone, PartialEq)]

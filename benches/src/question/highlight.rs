@@ -21,10 +21,10 @@ const AUTOMERGE_ANNOTATIONS_MAX: u64 = 100_000;
 /// What a contestant met.
 pub(crate) fn one(workspace: &Workspace) -> anyhow::Result<Vec<Figure>> {
     let sizes: &[u64] = if workspace.quick { &[100, 100_000] } else { &[100, 100_000, 1_000_000] };
-    let rounds = if workspace.quick { 512 } else { 2_048 };
+    let rounds = if workspace.quick { 2_048 } else { 5_120 };
     let mut figures = Vec::new();
     for size in sizes {
-        let arena = Arena::new(workspace, *size)?;
+        let arena = Arena::new(workspace, *size, rounds)?;
         let times = arena.race(rounds)?;
         figures.extend(one_case(*size, &times).figures());
     }
@@ -61,7 +61,7 @@ struct Arena<'a> {
 }
 
 impl<'a> Arena<'a> {
-    fn new(workspace: &'a Workspace, size: u64) -> anyhow::Result<Self> {
+    fn new(workspace: &'a Workspace, size: u64, rounds: usize) -> anyhow::Result<Self> {
         let made = workspace.one_book(size, Places::InOrder)?;
         let changes = workspace.changes(&made)?;
         let mut redb = BareRedb::open(&workspace.fresh("highlight.redb")?)?;
@@ -81,7 +81,7 @@ impl<'a> Arena<'a> {
             None
         };
         let store = open(&workspace.copy(&made, "highlight")?)?;
-        let fresh = (0..2_048).map(|n| shown(workspace.annotate(&store, n))).collect();
+        let fresh = (0..rounds).map(|n| shown(workspace.annotate(&store, n))).collect();
         Ok(Self { workspace, store, redb, full, normal, automerge, changes, fresh })
     }
 

@@ -14,7 +14,7 @@ use crate::round::micros;
 use crate::workload::{NOW_MS, Places, Workspace, load_changes, open};
 
 /// Highlights that are acknowledged before the process is killed, fewer than would be moved.
-const HELD: usize = 40;
+const HELD: usize = 250;
 
 /// Opens libraries of several sizes after `kill -9`, and asks for the place of the book.
 ///

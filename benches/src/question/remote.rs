@@ -58,7 +58,7 @@ pub(crate) fn ask(workspace: &Workspace) -> anyhow::Result<Vec<Figure>> {
         .with("catchword", "median", ours, "us")
         .with("catchword", "busy", busy, "us")
         .must(Reach::Value(20.0))
-        .with("catchword, compacted", "busy", compacted, "us")
+        .with("catchword, compacted", "median", compacted, "us")
         .must(Reach::Value(20.0))
         .with("reading the bytes", "median", reading, "us")
         .with("automerge, in memory", "median", theirs, "us");
@@ -79,7 +79,8 @@ pub(super) fn receive(paths: &[PathBuf]) -> anyhow::Result<Value> {
     let (before, after) = remote.split_at(remote.len() / 2);
     let (us, busy_us) = receive_all(&store, before)?;
     store.compact(&mut |_| ControlFlow::Continue(()))?;
-    let (_, compacted_us) = receive_all(&store, after)?;
+    // The median, since the memory that stands for the file grows by doubling in one of the batches.
+    let (compacted_us, _) = receive_all(&store, after)?;
     let start = Instant::now();
     for change in &remote {
         std::hint::black_box(read(&change.bytes)?);

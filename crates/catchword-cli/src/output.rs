@@ -3,7 +3,8 @@
 //!
 //! # Invariants
 //!
-//! 1. With `--json`, standard output gets exactly one JSON value and a line feed, or nothing.
+//! 1. With `--json`, standard output gets exactly one JSON value and a line feed, or nothing; where
+//!    reading fails in the middle of a long list the value is cut off, and the exit code says so.
 //! 2. Text that came from a book file or another device reaches a terminal without control
 //!    characters, so that it cannot move the cursor or change what was printed before.
 //! 3. A progress bar is drawn only where standard error is a terminal.
@@ -21,6 +22,8 @@ use crate::failure::{Exit, Failure};
 const COLUMN_WIDTH_MIN: usize = 12;
 /// Space between two columns.
 const GAP: &str = "  ";
+/// What is collected before it is written, in bytes: a long list is written while it is read.
+const JSON_BUFFER_BYTES: usize = 64 << 10;
 /// How often a bar is drawn at most, in times per second.
 const DRAWS_PER_SECOND: u8 = 8;
 
@@ -51,10 +54,7 @@ impl Output {
         write: impl FnOnce(&mut Page),
     ) -> Result<(), Failure> {
         if self.json {
-            let mut text = serde_json::to_string(value)
-                .map_err(|error| Failure::new(Exit::Failed, error, ""))?;
-            text.push('\n');
-            return send(&text);
+            return send_json(value);
         }
         let mut page = Page { text: String::new(), width: self.width };
         write(&mut page);
@@ -67,10 +67,24 @@ impl Output {
     }
 }
 
-/// A reader that closed its end has seen what it wanted: that is no failure.
 fn send(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    unless_closed(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+}
+
+/// Writes the value as it is serialized: what a list reads one by one is never in memory as a whole.
+fn send_json(value: &impl Serialize) -> Result<(), Failure> {
+    let mut out = io::BufWriter::with_capacity(JSON_BUFFER_BYTES, io::stdout().lock());
+    match serde_json::to_writer(&mut out, value) {
+        Ok(()) => unless_closed(out.write_all(b"\n").and_then(|()| out.flush())),
+        Err(error) if error.is_io() => unless_closed(Err(error.into())),
+        Err(error) => Err(Failure::new(Exit::Failed, error, "")),
+    }
+}
+
+/// A reader that closed its end has seen what it wanted: that is no failure.
+fn unless_closed(outcome: io::Result<()>) -> Result<(), Failure> {
+    match outcome {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         outcome => Ok(outcome?),
     }

@@ -6,7 +6,8 @@ use catchword::{
     Annotation, Book, BookSummary, BookView, Conflict, Deed, Entry, HistoryEntry, Locator,
     NO_PLACE_PPM, ReadError, Subject, WHOLE_BOOK,
 };
-use serde::Serialize;
+use serde::ser::{Error as _, SerializeSeq as _};
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -53,14 +54,14 @@ pub(crate) struct Shelf {
 
 /// Everything about a book: `show`.
 #[derive(Debug, Serialize)]
-pub(crate) struct Shown {
+pub(crate) struct Shown<'a> {
     pub(crate) book: String,
     pub(crate) title: String,
     pub(crate) heads: Vec<String>,
     pub(crate) place: Option<Place>,
     pub(crate) furthest: Option<FurthestPoint>,
     pub(crate) positions: Vec<Place>,
-    pub(crate) annotations: Vec<ShownAnnotation>,
+    pub(crate) annotations: Annotations<'a>,
     pub(crate) tags: Vec<String>,
     pub(crate) totals: BTreeMap<String, u64>,
     pub(crate) events: Events,
@@ -143,12 +144,38 @@ impl From<Annotation> for ShownAnnotation {
     }
 }
 
-impl Shown {
-    /// Reads everything about a book.
-    pub(crate) fn read(book: &Book) -> Result<Self, ReadError> {
+/// The annotations of a book, deleted or not. They are read while they are written, one at a time, so
+/// that a book of any size takes the memory of one.
+#[derive(Debug)]
+pub(crate) struct Annotations<'a>(&'a Book);
+
+impl Annotations<'_> {
+    /// Returns those that are not deleted.
+    pub(crate) fn kept(&self) -> Result<Vec<ShownAnnotation>, ReadError> {
+        let kept = self.0.annotations(WHOLE_BOOK)?;
+        Ok(kept.into_iter().map(ShownAnnotation::from).collect())
+    }
+}
+
+impl Serialize for Annotations<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut list = serializer.serialize_seq(None)?;
+        let mut written = Ok(());
+        let visited = self.0.visit_annotations(WHOLE_BOOK, |one| {
+            if written.is_ok() {
+                written = list.serialize_element(&ShownAnnotation::from(one));
+            }
+        });
+        visited.map_err(S::Error::custom)?;
+        written?;
+        list.end()
+    }
+}
+
+impl<'a> Shown<'a> {
+    /// Reads everything about a book but its annotations.
+    pub(crate) fn read(book: &'a Book) -> Result<Self, ReadError> {
         let view = book.view()?;
-        let mut annotations = Vec::new();
-        book.visit_annotations(WHOLE_BOOK, |one| annotations.push(one.into()))?;
         Ok(Self {
             book: view.book.to_string(),
             title: book.title()?,
@@ -156,7 +183,7 @@ impl Shown {
             place: view.place.as_ref().map(Place::from),
             furthest: view.furthest.as_ref().map(|point| FurthestPoint { ppm: point.ppm }),
             positions: positions(&view),
-            annotations,
+            annotations: Annotations(book),
             tags: view.tags,
             totals: view.totals,
             events: Events { count: view.events.count, seconds: view.events.seconds },

@@ -21,8 +21,9 @@ use crate::stage::Stage;
 use crate::wal::{self, Pending, Record, WalCommit};
 use crate::{Inner, Store};
 
-/// Changes and events that wait in `wal` before they are moved to the rows.
-pub const WAITING_MAX: usize = 64;
+/// Changes and events that wait in `wal` before they are moved to the rows: each move costs pages of
+/// every table, whose share in a write falls with their number (`docs/design/0010-rows-follow.md`).
+pub const WAITING_MAX: usize = 256;
 /// Changes of one transaction of `library` when many are written at once.
 pub(crate) const BATCH_CHANGES: usize = 4_096;
 /// Longest title or shelf name, in bytes.

@@ -16,7 +16,7 @@ use crate::append::Acknowledged;
 use crate::doc::Doc;
 use crate::error::{AppendError, Cause, LoadError, OpenError, load};
 use crate::meta::{self, FORMAT, StoredIdentity};
-use crate::opening::{open_backend, open_file};
+use crate::opening::{Role, open_backend, open_file};
 use crate::snapshot::Snapshot;
 use crate::stage::Stage;
 use crate::witness::{Evidence, Witness, file_identity, sync_folder};
@@ -103,8 +103,8 @@ impl Store {
         options: &Options,
     ) -> Result<Self, OpenError> {
         let repaired = Arc::new(AtomicBool::new(false));
-        let library = open_backend(&library_builder(&repaired), backends.library)?;
-        let wal = open_backend(&wal_builder(), backends.wal)?;
+        let library = open_backend(&library_builder(&repaired), backends.library, Role::Library)?;
+        let wal = open_backend(&wal_builder(), backends.wal, Role::Wal)?;
         Self::assemble(library, wal, options, &repaired, None)
     }
 
@@ -115,7 +115,7 @@ impl Store {
             Mode::Create => create_whole(&path, |library| initialize(library, options))?,
             Mode::Open => (),
         }
-        let library = open_file(&library_builder(&repaired), &path)?;
+        let library = open_file(&library_builder(&repaired), &path, Role::Library)?;
         let wal = open_wal(&folder.join(WAL_FILE))?;
         Self::assemble(library, wal, options, &repaired, Some(folder))
     }
@@ -409,11 +409,11 @@ fn open_wal(path: &Path) -> Result<Database, OpenError> {
     if !path.exists() {
         create_whole(path, |_| Ok(()))?;
     }
-    match open_file(&wal_builder(), path) {
+    match open_file(&wal_builder(), path, Role::Wal) {
         Err(OpenError::Corrupt { .. }) => {
             fs::rename(path, path.with_extension("damaged")).map_err(io)?;
             create_whole(path, |_| Ok(()))?;
-            open_file(&wal_builder(), path)
+            open_file(&wal_builder(), path, Role::Wal)
         }
         other => other,
     }

@@ -1,7 +1,7 @@
-//! Opening a redb file without waiting for the disk.
+//! Opening a redb file without waiting for the disk more than once.
 //!
 //! redb notes in the header of a file that it is open, and after a kill that it is repaired: one write
-//! and one sync of the disk each, seven in all for the two files of a library. None of them is needed.
+//! and one sync of the disk each, seven in all for the two files of a library.
 //!
 //! # Invariants
 //!
@@ -10,6 +10,9 @@
 //!    redb do the same again at the next start, the others say what is so.
 //! 2. The first write of anything else ends that, and every sync from then on waits for everything
 //!    written before it: a commit puts the note that the file is open on the disk with its pages.
+//! 3. What is read from `library` is on the disk: a process that was killed may have written a commit
+//!    and not waited for it. `wal` gives up what `library` has, so `library` is waited for once.
+//!    What is read from `wal` alone need not be: its next commit takes it along.
 
 use std::fs::OpenOptions;
 use std::ops::Bound;
@@ -25,33 +28,47 @@ use crate::error::OpenError;
 /// Bytes of the header of a redb file.
 const HEADER_BYTES: u64 = 512;
 
+/// Which of the two files is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// What is in it is relied on.
+    Library,
+    /// What is in it is written again.
+    Wal,
+}
+
 /// Opens a file that exists.
-pub(crate) fn open_file(builder: &Builder, path: &Path) -> Result<Database, OpenError> {
+pub(crate) fn open_file(builder: &Builder, path: &Path, role: Role) -> Result<Database, OpenError> {
     let io = |error: std::io::Error| OpenError::Io(error.into());
     let file = OpenOptions::new().read(true).write(true).open(path).map_err(io)?;
     if file.metadata().map_err(io)?.len() == 0 {
         return Err(OpenError::Corrupt { detail: format!("{} is empty", path.display()) });
     }
     let backend = FileBackend::new(file).map_err(crate::error::open)?;
-    open_backend(builder, backend)
+    open_backend(builder, backend, role)
 }
 
 /// Opens storage, or makes an empty one.
 pub(crate) fn open_backend(
     builder: &Builder,
     backend: impl StorageBackend,
+    role: Role,
 ) -> Result<Database, OpenError> {
     let patient = Arc::new(AtomicBool::new(false));
-    let backend = Unhurried { inner: backend, patient: Arc::clone(&patient) };
-    let database = builder.create_with_backend(backend).map_err(crate::error::open)?;
-    patient.store(true, Ordering::Release);
+    let backend = Arc::new(backend);
+    let unhurried = Unhurried { inner: Arc::clone(&backend), patient: Arc::clone(&patient) };
+    let database = builder.create_with_backend(unhurried).map_err(crate::error::open)?;
+    let waited = patient.swap(true, Ordering::AcqRel);
+    if role == Role::Library && !waited {
+        backend.sync_data().map_err(|error| OpenError::Io(error.into()))?;
+    }
     Ok(database)
 }
 
 /// Storage that is not waited for while its file is opened.
 #[derive(Debug)]
 struct Unhurried<B> {
-    inner: B,
+    inner: Arc<B>,
     /// Whether syncs are waited for: set when the file is open, or by a write beyond the header.
     patient: Arc<AtomicBool>,
 }
@@ -118,12 +135,11 @@ impl<B: StorageBackend> StorageBackend for Unhurried<B> {
 mod tests {
     use std::sync::atomic::AtomicUsize;
 
-    use redb::TableDefinition;
+    use redb::ReadableDatabase as _;
     use redb::backends::InMemoryBackend;
 
     use super::*;
-
-    const TABLE: TableDefinition<'_, u8, u8> = TableDefinition::new("t");
+    use crate::tables::RECENT as TABLE;
 
     #[derive(Debug, Clone, Default)]
     struct Counted {
@@ -156,10 +172,14 @@ mod tests {
         }
     }
 
-    fn put(database: &Database, key: u8) {
+    fn put(database: &Database, key: u64) {
         let write = database.begin_write().unwrap();
-        write.open_table(TABLE).unwrap().insert(key, key).unwrap();
+        write.open_table(TABLE).unwrap().insert((key, 0), ()).unwrap();
         write.commit().unwrap();
+    }
+
+    fn open(disk: &Counted, role: Role) -> Database {
+        open_backend(&Builder::new(), disk.clone(), role).unwrap()
     }
 
     /// As a kill leaves it: what was written is there, and redb did not close the file.
@@ -173,32 +193,33 @@ mod tests {
     }
 
     #[test]
-    fn opening_after_a_kill_waits_for_no_sync_and_the_first_commit_does() {
-        let disk = Counted::default();
-        let database = open_backend(&Builder::new(), disk.clone()).unwrap();
-        assert!(0 < disk.syncs(), "making a file is waited for");
-        put(&database, 1);
+    fn opening_after_a_kill_waits_for_the_library_once_and_never_for_the_wal() {
+        for (role, syncs) in [(Role::Library, 1), (Role::Wal, 0)] {
+            let disk = Counted::default();
+            let database = open(&disk, role);
+            assert!(0 < disk.syncs(), "making a file is waited for");
+            put(&database, 1);
 
-        let after = killed(&disk);
-        let reopened = open_backend(&Builder::new(), after.clone()).unwrap();
-        assert_eq!(after.syncs(), 0);
-        put(&reopened, 2);
-        assert!(0 < after.syncs());
+            let after = killed(&disk);
+            let reopened = open(&after, role);
+            assert_eq!(after.syncs(), syncs, "{role:?}");
+            put(&reopened, 2);
+            assert!(syncs < after.syncs());
+        }
     }
 
     #[test]
     fn a_second_kill_before_any_commit_loses_nothing() {
         let disk = Counted::default();
-        let database = open_backend(&Builder::new(), disk.clone()).unwrap();
+        let database = open(&disk, Role::Wal);
         put(&database, 1);
 
         let once = killed(&disk);
-        let reopened = open_backend(&Builder::new(), once.clone()).unwrap();
-        let twice = open_backend(&Builder::new(), killed(&once)).unwrap();
+        let reopened = open(&once, Role::Wal);
+        let twice = open(&killed(&once), Role::Wal);
         for database in [reopened, twice] {
-            let read = redb::ReadableDatabase::begin_read(&database).unwrap();
-            let table = read.open_table(TABLE).unwrap();
-            assert_eq!(table.get(1).unwrap().map(|value| value.value()), Some(1));
+            let table = database.begin_read().unwrap().open_table(TABLE).unwrap();
+            assert!(table.get((1, 0)).unwrap().is_some());
         }
     }
 
@@ -207,7 +228,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("library");
         std::fs::write(&path, []).unwrap();
-        let opened = open_file(&Builder::new(), &path);
+        let opened = open_file(&Builder::new(), &path, Role::Library);
         assert!(matches!(opened, Err(OpenError::Corrupt { .. })), "{opened:?}");
     }
 }

@@ -17,7 +17,8 @@ pub(crate) fn run(args: &BookArgs, context: &Context) -> Result<(), Failure> {
     let book = library.find(&args.book)?;
     let shown = Shown::read(&book)?;
     let devices = names(&library)?;
-    context.output.print(&shown, |page| write(page, &shown, &devices))
+    let kept = if context.output.is_json() { Vec::new() } else { shown.annotations.kept()? };
+    context.output.print(&shown, |page| write(page, &shown, &kept, &devices))
 }
 
 /// Returns what devices are called, by the text form of their ids.
@@ -31,7 +32,12 @@ pub(crate) fn name(devices: &BTreeMap<String, String>, device: &str) -> String {
     devices.get(device).cloned().unwrap_or_else(|| plain(device).chars().take(8).collect())
 }
 
-fn write(page: &mut Page, shown: &Shown, devices: &BTreeMap<String, String>) {
+fn write(
+    page: &mut Page,
+    shown: &Shown<'_>,
+    kept: &[ShownAnnotation],
+    devices: &BTreeMap<String, String>,
+) {
     page.line(plain(&shown.title));
     page.property("book", &shown.book);
     match &shown.place {
@@ -53,11 +59,9 @@ fn write(page: &mut Page, shown: &Shown, devices: &BTreeMap<String, String>) {
     if !shown.tags.is_empty() {
         page.property("tags", plain(&shown.tags.join(", ")));
     }
-    let kept: Vec<&ShownAnnotation> =
-        shown.annotations.iter().filter(|annotation| !annotation.deleted).collect();
     if !kept.is_empty() {
         page.line("");
-        page.table(&annotations(&kept));
+        page.table(&annotations(kept));
     }
     if !shown.journal.is_empty() {
         page.line("");
@@ -71,7 +75,7 @@ fn sentence(place: &Place, devices: &BTreeMap<String, String>) -> String {
     format!("{}{reading}, {device}, {}", percent(place.ppm), utc(place.wall_ms))
 }
 
-fn annotations(annotations: &[&ShownAnnotation]) -> Table {
+fn annotations(annotations: &[ShownAnnotation]) -> Table {
     let columns = [
         Column::number("Place"),
         Column::word("Id"),
