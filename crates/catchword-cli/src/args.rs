@@ -190,8 +190,8 @@ pub(crate) enum Command {
     Restore(RestoreArgs),
     /// Make a library for trials
     ///
-    /// Fills the library with made-up books and annotations. The same seed makes the same books, places
-    /// and texts. Ctrl-C stops it between transactions.
+    /// Fills the library with made-up books and annotations, and makes one first where there is none. The
+    /// same seed makes the same books, places and texts. Ctrl-C stops it between transactions.
     Generate(GenerateArgs),
     /// Print completions for a shell
     ///

@@ -97,10 +97,12 @@ pub enum AppendError {
     ///
     /// Everything acknowledged before is kept. Whether this write reached the disk is unknown until
     /// the library is reopened; until then every write fails with [`Closed`](Self::Closed).
-    #[error("cannot write to the library")]
+    #[error("cannot write to the library: make room if the disk is full, then reopen it")]
     Io(#[source] Cause),
     /// An earlier write failed. Make room if the disk is full, then reopen the library.
-    #[error("library must be reopened: an earlier write failed")]
+    #[error(
+        "library must be reopened, after making room if the disk is full: an earlier write failed"
+    )]
     Closed,
     /// The library contradicts itself. `check` says what can be saved.
     #[error("library is damaged: {detail}")]

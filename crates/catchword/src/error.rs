@@ -111,13 +111,13 @@ pub enum EditError {
     /// An earlier write failed. Make room if the disk is full, then open the library again.
     ///
     /// What was acknowledged before is kept.
-    #[error("the library must be opened again, because an earlier write failed")]
+    #[error("an earlier write failed: make room if the disk is full, then open the library again")]
     MustReopen,
     /// The disk refused the write, for instance because it is full.
     ///
     /// Whether this write is there is known once the library is opened again; what was acknowledged
     /// before is kept.
-    #[error("cannot write to the library")]
+    #[error("cannot write to the library: make room if the disk is full, then open it again")]
     Io(#[source] Cause),
     /// The library contradicts itself. A check says what is wrong.
     #[error("library is damaged: {detail}")]

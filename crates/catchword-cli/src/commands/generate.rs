@@ -1,5 +1,6 @@
 //! `catchword generate`: a made-up library.
 
+use catchword::{Library, OpenError};
 use serde::Serialize;
 
 use crate::args::GenerateArgs;
@@ -7,6 +8,9 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::interrupt::{Interrupt, stopped};
 use crate::output::{Progress, count};
+
+/// Name of the device of a library that is made here.
+const MADE_BY: &str = "generate";
 
 #[derive(Serialize)]
 struct Generated {
@@ -16,7 +20,11 @@ struct Generated {
 
 /// Makes the books, or goes on making them.
 pub(crate) fn run(args: &GenerateArgs, context: &Context) -> Result<(), Failure> {
-    let library = context.open()?;
+    let library = match Library::create(&context.folder, context.config().with_device_name(MADE_BY))
+    {
+        Err(OpenError::AlreadyThere) => context.open()?,
+        made => made?,
+    };
     let interrupt = Interrupt::install()?;
     let progress = Progress::start("generate", 0);
     let mut complete = false;

@@ -152,9 +152,10 @@ fn shelves_are_made_filled_and_deleted() {
 
 #[test]
 fn a_made_library_has_what_was_asked_for() {
-    let shelf = Shelf::new();
+    let shelf = Shelf::nothing();
     let args = ["generate", "--books", "3", "--annotations", "40", "--seed", "7"];
     assert_eq!(shelf.json(&args), json!({ "books": 3, "annotations": 120 }));
+    assert_eq!(shelf.json(&args), json!({ "books": 0, "annotations": 0 }), "they are there");
     let books = shelf.json(&["books"]);
     let counts: Vec<_> =
         books.as_array().unwrap().iter().map(|book| book["annotations"].clone()).collect();

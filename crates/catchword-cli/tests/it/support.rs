@@ -37,9 +37,14 @@ pub(crate) struct Shelf {
 }
 
 impl Shelf {
+    /// Makes a folder without a library.
+    pub(crate) fn nothing() -> Self {
+        Self { folder: tempfile::tempdir().expect("there is room for a folder") }
+    }
+
     /// Makes an empty library.
     pub(crate) fn new() -> Self {
-        let made = Self { folder: tempfile::tempdir().expect("there is room for a folder") };
+        let made = Self::nothing();
         made.json(&["init", "--name", "phone"]);
         made
     }
