@@ -8,7 +8,7 @@
 //! The change chunk of Automerge's binary format, as written by automerge 0.12, which is the oracle
 //! of the tests. The encoding is ours for good: what automerge adds later is not read here.
 
-mod columns;
+pub(crate) mod columns;
 pub mod past;
 pub mod read;
 

@@ -75,7 +75,9 @@ macro_rules! hex_id {
     };
 }
 
-const fn hex_digits(byte: u8) -> [u8; 2] {
+pub(crate) use hex_id;
+
+pub(crate) const fn hex_digits(byte: u8) -> [u8; 2] {
     const fn digit(value: u8) -> u8 {
         if value < 10 { b'0' + value } else { b'a' + value - 10 }
     }
