@@ -130,7 +130,11 @@ impl Inner {
         if 0 < staged { self.flush() } else { Ok(()) }
     }
 
-    fn admit(&mut self, document: DocumentId, change: &Change) -> Result<Verdict, AppendError> {
+    pub(crate) fn admit(
+        &mut self,
+        document: DocumentId,
+        change: &Change,
+    ) -> Result<Verdict, AppendError> {
         let Some(number) = self.number(document)? else {
             return Ok(Verdict::Rejected(Rejection::NoDocument(document)));
         };
@@ -175,7 +179,7 @@ impl Inner {
     }
 }
 
-enum Verdict {
+pub(crate) enum Verdict {
     Added,
     Known,
     Waits(Vec<ChangeHash>),

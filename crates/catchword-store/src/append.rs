@@ -357,7 +357,7 @@ impl Inner {
             Record::Event(id, event) => {
                 let number = self.replayed_number(*id)?;
                 let (stage, disk) = self.parts()?;
-                stage.apply_event(disk, number, **event)
+                stage.apply_event(disk, number, **event, sequence)
             }
         }
     }

@@ -19,7 +19,7 @@ use catchword_model::id::{ActorId, ChangeHash};
 
 use crate::bytes::{Reader, Writer};
 use crate::error::{LoadError, corrupt};
-use crate::log::{block_record, read_change};
+use crate::log::{block_record, change_record, read_change};
 
 /// Size of a block, in bytes. redb rounds values to 4 KiB times a power of two.
 pub const BLOCK_BYTES_MAX: usize = 16_000;
@@ -221,6 +221,38 @@ impl Packer {
     }
 }
 
+impl Packer {
+    /// Packs a whole run, in as few blocks as their content allows, whatever size they become. Changes
+    /// too large for a block stand alone.
+    pub(crate) fn pack_all(&mut self, changes: &[Change]) -> Result<Vec<Vec<u8>>, LoadError> {
+        let mut records = Vec::new();
+        let mut left = changes;
+        while !left.is_empty() {
+            let mut run = Run::default();
+            let mut taken = 0;
+            for change in left {
+                run.add(&[(0, change.clone())]);
+                let bytes = run.units.last().map_or(0, Unit::bytes);
+                if 0 < taken && BLOCK_CONTENT_BYTES_MAX - FRAME_BYTES_MAX < bytes {
+                    break;
+                }
+                taken += 1;
+            }
+            let alone =
+                left.first().filter(|_| taken == 1).map(|change| change_record(change.bytes()));
+            let block = self.pack(&run, taken)?.map(|packed| block_record(&packed));
+            records.push(match (alone, block) {
+                (Some(alone), Some(block)) if alone.len() <= block.len() => alone,
+                (_, Some(block)) => block,
+                (Some(alone), None) => alone,
+                (None, None) => return Err(corrupt("a run does not fit a block")),
+            });
+            left = left.get(taken..).unwrap_or_default();
+        }
+        Ok(records)
+    }
+}
+
 fn io(error: std::io::Error) -> LoadError {
     LoadError::Io(error.into())
 }
@@ -306,6 +338,32 @@ pub(crate) fn read_block(packed: &[u8]) -> Result<Vec<(u64, Change)>, LoadError>
     }
     let whole = input.is_empty() && numbers.is_empty();
     if whole { Ok(changes) } else { Err(corrupt("a block has something after its end")) }
+}
+
+/// Returns the local sequences of the changes of a block, without rebuilding these.
+pub(crate) fn read_sequences(packed: &[u8]) -> Result<Vec<u64>, LoadError> {
+    let content = zstd::bulk::decompress(packed, BLOCK_CONTENT_BYTES_MAX)
+        .map_err(|error| corrupt(format!("a block does not unpack: {error}")))?;
+    let mut input = Reader(&content);
+    let count = input.count()?;
+    input.take(ActorId::LEN)?;
+    let (_, _) = (input.number()?, input.number()?);
+    let mut numbers = Reader(input.prefixed()?);
+    let mut sequence = 0_u64;
+    let mut sequences = Vec::with_capacity(count);
+    for _ in 0..count {
+        let line = Line::read(&mut numbers)?;
+        let overflow = || corrupt("a number in a block is out of range");
+        sequence = sequence.checked_add(line.sequence).ok_or_else(overflow)?;
+        sequences.push(sequence);
+    }
+    Ok(sequences)
+}
+
+/// Returns how much a block unpacks to, in bytes, as it says itself.
+pub(crate) fn content_bytes(packed: &[u8]) -> usize {
+    let said = zstd::zstd_safe::get_frame_content_size(packed).ok().flatten();
+    said.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(BLOCK_CONTENT_BYTES_MAX)
 }
 
 /// The numbers of one change.

@@ -286,6 +286,7 @@ impl<'a> Check<'a> {
             }
         }
         self.compare_recent()?;
+        self.compare_sum()?;
         self.compare_next_number()
     }
 
@@ -348,7 +349,8 @@ impl<'a> Check<'a> {
         entry: String,
     ) {
         self.lists_differ |=
-            matches!(derived, Derived::Numbers | Derived::Recent | Derived::NextNumber);
+            matches!(derived, Derived::Numbers | Derived::Recent | Derived::NextNumber)
+                || (derived == Derived::Documents && document.is_none());
         self.report.note(Difference { document, derived, mismatch, entry });
     }
 

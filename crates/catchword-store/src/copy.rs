@@ -57,6 +57,13 @@ pub(crate) fn copy_library(read: &ReadTransaction, to: &Database) -> Result<(), 
     copy_table(read, &write, tables::REMOVED)?;
     copy_table(read, &write, tables::FILES)?;
     copy_table(read, &write, tables::STATEMENTS)?;
+    copy_table(read, &write, tables::PEERS)?;
+    copy_table(read, &write, tables::RECEIVED)?;
+    copy_table(read, &write, tables::EVENT_ORDER)?;
+    copy_table(read, &write, tables::PARKED)?;
+    copy_table(read, &write, tables::PEER_MARKS)?;
+    copy_table(read, &write, tables::PAUSED)?;
+    copy_table(read, &write, tables::QUARANTINE)?;
     write.commit().map_err(load)
 }
 

@@ -159,6 +159,42 @@ pub enum Rejection {
         /// The change that is here.
         held: ChangeHash,
     },
+    /// No valid statement covers it, and another change or event has its writer and number.
+    #[error("{} is unsigned and contradicts what is here", short(hash))]
+    Unsigned {
+        /// The hash of the change or event.
+        hash: [u8; 32],
+    },
+    /// It builds on a change that was refused.
+    #[error("{} builds on {}, which is refused", short(hash), short(on))]
+    BuildsOnRefused {
+        /// The hash of the change or event.
+        hash: [u8; 32],
+        /// The hash of what it builds on.
+        on: [u8; 32],
+    },
+    /// Its document has as many writers as this release allows.
+    #[error("{} would be one writer too many", short(hash))]
+    Full {
+        /// The hash of the change or event.
+        hash: [u8; 32],
+    },
+    /// A statement is not what its device signed.
+    #[error("a statement about {} is not signed by its device", short(hash))]
+    Statement {
+        /// The hash that the statement names.
+        hash: [u8; 32],
+    },
+    /// Its book is not exchanged with the peer that brought it: out of scope, removed, paused or
+    /// quarantined.
+    #[error("document {0} is not exchanged with this peer")]
+    NotExchanged(DocumentId),
+    /// The peer did too much wrong in this document: the rest of what it brought is not looked at.
+    #[error("too much of document {0} is refused")]
+    TooMuch(DocumentId),
+    /// A run of changes does not unpack.
+    #[error("a run of changes of document {0} does not read")]
+    Run(DocumentId),
     /// It builds on changes that are not here and did not come with it.
     #[error("change {hash} builds on {} that are missing", missing.len())]
     Missing {
@@ -173,6 +209,27 @@ pub enum Rejection {
     /// It passed every rule and Automerge could not take it.
     #[error("document {0} does not load with what came")]
     Document(DocumentId),
+}
+
+impl Rejection {
+    /// Returns whether an honest peer never sends this.
+    pub(crate) fn spoils(&self) -> bool {
+        match self {
+            Self::Unreadable(_)
+            | Self::Refused { .. }
+            | Self::Unsigned { .. }
+            | Self::BuildsOnRefused { .. }
+            | Self::Statement { .. }
+            | Self::TooMuch(_)
+            | Self::Run(_)
+            | Self::Document(_)
+            | Self::Full { .. } => true,
+            Self::Equivocation { .. }
+            | Self::NotExchanged(_)
+            | Self::Missing { .. }
+            | Self::NoDocument(_) => false,
+        }
+    }
 }
 
 impl From<LoadError> for AppendError {
@@ -199,6 +256,12 @@ impl From<LoadError> for OpenError {
             LoadError::Corrupt { detail } => Self::Corrupt { detail },
         }
     }
+}
+
+/// The first digits of a hash, for people.
+fn short(hash: &[u8; 32]) -> String {
+    let [a, b, c, d, ..] = hash;
+    format!("{:08x}", u32::from_be_bytes([*a, *b, *c, *d]))
 }
 
 /// The one place where errors of the database become ours.

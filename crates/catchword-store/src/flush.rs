@@ -3,6 +3,7 @@
 //! Invariant: every commit of `library` is made with quick-repair, so that the file opens at once after
 //! a kill, whatever its size.
 
+use catchword_model::exchange::Sum;
 use catchword_model::hlc::Hlc;
 use catchword_model::meta::meta;
 use catchword_model::position::{self, Entry, entries, furthest};
@@ -10,6 +11,7 @@ use catchword_model::schema::{Container, DocumentKind};
 use redb::{Database, WriteTransaction};
 
 use crate::error::{LoadError, load};
+use crate::exchange::item_of;
 use crate::log::change_record;
 use crate::rows::{encode_field, encode_row, field_key, field_text, full_key, id_key, row_key};
 use crate::snapshot::Snapshot;
@@ -91,14 +93,15 @@ pub(crate) fn flush(
 ) -> Result<(), LoadError> {
     summarize(stage, &disk)?;
     count_annotations(stage, &disk)?;
-    let recents = recents_before(stage, &disk)?;
+    let before = Before::of(stage, &disk)?;
     drop(disk);
     let write = begin(library)?;
     write_rows(&write, stage)?;
     write_fields(&write, stage)?;
     write_log(&write, stage)?;
-    write_docs(&write, stage, &recents)?;
+    write_docs(&write, stage, &before)?;
     write_marks(&write, marks)?;
+    stage.exchange.write(&write)?;
     write.commit().map_err(load)?;
     stage.forget_written();
     Ok(())
@@ -120,15 +123,26 @@ pub(crate) fn count_annotations(stage: &mut Stage, disk: &Snapshot) -> Result<()
     Ok(())
 }
 
-/// Where the documents stand in `recent` now, as far as they will move.
-fn recents_before(stage: &Stage, disk: &Snapshot) -> Result<Vec<(u32, Hlc)>, LoadError> {
-    let mut before = Vec::new();
-    for number in &stage.dirty_docs {
-        if let Some(doc) = disk.doc(*number)? {
-            before.push((*number, doc.summary.last_read));
+/// What the tables say of the documents that will change.
+struct Before {
+    /// Where they stand in `recent`.
+    recents: Vec<(u32, Hlc)>,
+    /// The sum of the items of all documents, without those that will change.
+    sum: Option<Sum>,
+}
+
+impl Before {
+    fn of(stage: &Stage, disk: &Snapshot) -> Result<Self, LoadError> {
+        let mut before = Self { recents: Vec::new(), sum: disk.kept_sum()? };
+        for number in &stage.dirty_docs {
+            let Some(doc) = disk.doc(*number)? else { continue };
+            before.recents.push((*number, doc.summary.last_read));
+            if let (Some(sum), Some(item)) = (&mut before.sum, item_of(&doc)) {
+                sum.subtract(&item);
+            }
         }
+        Ok(before)
     }
-    Ok(before)
 }
 
 fn write_rows(write: &WriteTransaction, stage: &Stage) -> Result<(), LoadError> {
@@ -196,11 +210,7 @@ fn write_log(write: &WriteTransaction, stage: &Stage) -> Result<(), LoadError> {
     Ok(())
 }
 
-fn write_docs(
-    write: &WriteTransaction,
-    stage: &Stage,
-    recents: &[(u32, Hlc)],
-) -> Result<(), LoadError> {
+fn write_docs(write: &WriteTransaction, stage: &Stage, before: &Before) -> Result<(), LoadError> {
     let mut ids = write.open_table(tables::BOOK_IDS).map_err(load)?;
     for id in &stage.new_numbers {
         if let Some(number) = stage.numbers.get(id) {
@@ -209,11 +219,15 @@ fn write_docs(
     }
     let mut books = write.open_table(tables::BOOKS).map_err(load)?;
     let mut recent = write.open_table(tables::RECENT).map_err(load)?;
+    let mut sum = before.sum;
     for number in &stage.dirty_docs {
         let Some(doc) = stage.docs.get(number) else { continue };
+        if let (Some(sum), Some(item)) = (&mut sum, item_of(doc)) {
+            sum.add(&item);
+        }
         books.insert(*number, doc.encode().as_slice()).map_err(load)?;
         let now = doc.summary.last_read;
-        let before = recents.iter().find(|(of, _)| of == number).map(|(_, stamp)| *stamp);
+        let before = before.recents.iter().find(|(of, _)| of == number).map(|(_, stamp)| *stamp);
         if doc.kind != DocumentKind::Book || before == Some(now) {
             continue;
         }
@@ -221,6 +235,10 @@ fn write_docs(
             recent.remove((before.packed(), *number)).map_err(load)?;
         }
         recent.insert((now.packed(), *number), ()).map_err(load)?;
+    }
+    if let Some(sum) = sum.filter(|_| !stage.dirty_docs.is_empty()) {
+        let mut meta = write.open_table(tables::META).map_err(load)?;
+        meta.insert(crate::meta::SUM, sum.0.as_slice()).map_err(load)?;
     }
     Ok(())
 }

@@ -30,6 +30,7 @@ mod copy;
 
 mod doc;
 mod error;
+mod exchange;
 mod files;
 mod flush;
 mod log;
@@ -37,6 +38,7 @@ mod meta;
 mod notes;
 mod open;
 mod opening;
+mod peers;
 mod progress;
 mod query;
 mod remove;
@@ -63,21 +65,29 @@ pub use admit::{ReceiveReport, Received};
 pub use append::{Commit, WAITING_MAX};
 pub use backup::{BackupError, BackupReport};
 pub use block::{BLOCK_BYTES_MAX, BLOCK_CONTENT_BYTES_MAX};
+pub use catchword_model::exchange::{Signed, Statement, events_message, head_message};
 pub use check::{
     CheckReport, DIFFERENCES_NAMED_MAX, Damaged, Derived, Difference, Mismatch, RecordName, Repair,
 };
 pub use compact::CompactReport;
 pub use doc::ACTORS_MAX;
 pub use error::{AppendError, Cause, LoadError, OpenError, Rejection};
+pub use exchange::{
+    Applied, ApplyError, Bounds, CollectError, Collected, Delivery, EXCLUSIONS_MAX, Equivocation,
+    ExchangeOptions, Exclusions, Fate, Heard, Item, Local, Origin, PARKED_ALL_BYTES_MAX,
+    PARKED_BYTES_MAX, PARKED_MAX, PIECE_CONTENT_BYTES, Pause, Peer, Quarantine, STATEMENT_BYTES,
+    STATEMENT_INTERVAL, Scope, Span, Spot,
+};
 pub use files::{BookFileRecord, FileError, book_id};
 pub use log::SPAN_BYTES_MAX;
 pub use meta::FORMAT;
 pub use open::{Backends, Opened, Options};
+pub use peers::PeerRows;
 pub use progress::{End, OnProgress, Progress, Step};
 pub use query::{BookSummary, BookView, EventTotals, PlaceEntry, ShelfView};
 pub use remove::PurgeRefused;
 pub use restore::{Existing, RestoreError, RestoreReport, restore};
-pub use statements::{Signed, Signer, Statement, events_message, head_message};
+pub use statements::Signer;
 pub use turns::{Motion, Turn, TurnReceipt};
 pub use witness::Evidence;
 
@@ -125,6 +135,9 @@ pub(crate) struct Inner {
     pub(crate) identity: meta::StoredIdentity,
     /// The notes document that was used last.
     pub(crate) loaded: Option<notes::Loaded>,
+    pub(crate) exchange: ExchangeOptions,
+    /// The greatest local sequence that the witness knows to have left this device.
+    pub(crate) sent: u64,
     /// Set by a write that failed; cleared by reopening only.
     pub(crate) failed: bool,
 }

@@ -19,7 +19,7 @@ use std::collections::btree_map::Entry;
 use catchword_model::change::Change;
 use catchword_model::change::read::read;
 
-use crate::block::read_block;
+use crate::block::{content_bytes, read_block, read_sequences};
 use crate::error::{LoadError, corrupt, load};
 use crate::snapshot::Snapshot;
 
@@ -67,6 +67,33 @@ pub(crate) fn read_record(key: u64, record: &[u8]) -> Result<Vec<(u64, Change)>,
     match changes.last() {
         Some((last, _)) if *last == key => Ok(changes),
         _ => Err(corrupt("a block in the log stands in another's place")),
+    }
+}
+
+/// Returns the local sequences in a record that stands under `key`, ascending.
+pub(crate) fn record_sequences(key: u64, record: &[u8]) -> Result<Vec<u64>, LoadError> {
+    match record.split_first() {
+        Some((&BLOCK, packed)) => read_sequences(packed),
+        _ => Ok(vec![key]),
+    }
+}
+
+/// Returns how much a record holds when it is unpacked, in bytes.
+pub(crate) fn record_content_bytes(record: &[u8]) -> usize {
+    match record.split_first() {
+        Some((&BLOCK, packed)) => content_bytes(packed),
+        _ => record.len(),
+    }
+}
+
+/// Reads a record that a peer sent: the changes in it, which nobody vouches for yet.
+pub(crate) fn read_foreign(record: &[u8]) -> Result<Vec<Change>, LoadError> {
+    match record.split_first() {
+        Some((&CHANGE, bytes)) => Ok(vec![read_change(bytes)?]),
+        Some((&BLOCK, packed)) => {
+            Ok(read_block(packed)?.into_iter().map(|(_, change)| change).collect())
+        }
+        _ => Err(corrupt("a record of another type")),
     }
 }
 

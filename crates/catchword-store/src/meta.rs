@@ -1,7 +1,7 @@
 //! The names in `meta`, and reading them.
 
 use catchword_model::hlc::Hlc;
-use catchword_model::id::{DeviceId, Generation};
+use catchword_model::id::{ActorId, Author, DeviceId, DocumentId, Generation};
 
 use crate::bytes::{Reader, Writer};
 use crate::error::{LoadError, corrupt, load};
@@ -15,7 +15,13 @@ pub(crate) const DRAINED: &str = "drained";
 pub(crate) const NEXT_SEQUENCE: &str = "next_sequence";
 pub(crate) const CLOCK: &str = "clock";
 pub(crate) const WAL: &str = "wal";
+/// The sum of the items of all documents. See `exchange/common.rs`.
+pub(crate) const SUM: &str = "sum";
+/// Bytes of everything parked.
+pub(crate) const PARKED_BYTES: &str = "parked_bytes";
 pub(crate) const IDENTITY: &str = "identity";
+/// What is kept of the windows in which devices were paired. Absent until the first one.
+pub(crate) const PAIRING_WINDOWS: &str = "pairing_windows";
 /// Present from when another `wal` was found until a new generation has started.
 pub(crate) const OTHER_WAL: &str = "other_wal";
 /// In `wal`: the random id that `library` knows it by.
@@ -61,6 +67,20 @@ impl StoredIdentity {
         let formers = self.replaced.iter().map(|former| former.generation);
         own.chain(formers)
             .find(|generation| DeviceId::derive(&self.public_key_spki, *generation) == device)
+    }
+
+    /// Returns the generation in which this library's first actor in a document is this one.
+    pub(crate) fn generation_with_actor(
+        &self,
+        document: DocumentId,
+        actor: ActorId,
+    ) -> Option<Generation> {
+        let own = std::iter::once(self.generation);
+        let formers = self.replaced.iter().map(|former| former.generation);
+        own.chain(formers).find(|generation| {
+            let device = DeviceId::derive(&self.public_key_spki, *generation);
+            Author { device, n: 0 }.actor(document) == actor
+        })
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {

@@ -15,6 +15,7 @@ use redb::{Builder, Database, StorageBackend};
 use crate::append::Acknowledged;
 use crate::doc::Doc;
 use crate::error::{AppendError, Cause, LoadError, OpenError, load};
+use crate::exchange::ExchangeOptions;
 use crate::meta::{self, FORMAT, StoredIdentity};
 use crate::opening::{Role, open_backend, open_file};
 use crate::snapshot::Snapshot;
@@ -130,6 +131,7 @@ impl Store {
         if !is_initialized(&library)? {
             initialize(&library, options)?;
         }
+        complete_tables(&library)?;
         let disk = Snapshot::take(&library)?;
         check_format(&disk)?;
         let new = disk.doc(LIBRARY_NUMBER)?.is_none();
@@ -149,6 +151,8 @@ impl Store {
             pending: std::collections::BTreeMap::new(),
             identity,
             loaded: None,
+            exchange: ExchangeOptions::default(),
+            sent: 0,
             failed: false,
         };
         inner.resume(same_wal)?;
@@ -353,13 +357,21 @@ impl Inner {
         Ok((marked || !same_wal).then_some(Evidence::OtherWal))
     }
 
+    /// Lets the witness know that local sequences up to `sent` may have left this device.
+    pub(crate) fn raise_witness(&self, folder: &Path, sent: u64) -> std::io::Result<()> {
+        let path = folder.join(WITNESS_FILE);
+        let file = file_identity(&folder.join(LIBRARY_FILE))?;
+        Witness { file, next: None, generation: self.identity.generation, sent }.store(&path)
+    }
+
     /// Writes the witness unless it says the same already.
-    pub(crate) fn testify(&self, folder: &Path) -> std::io::Result<()> {
+    pub(crate) fn testify(&mut self, folder: &Path) -> std::io::Result<()> {
         let path = folder.join(WITNESS_FILE);
         let file = file_identity(&folder.join(LIBRARY_FILE))?;
         let before = Witness::load(&path);
         let generation = self.identity.generation;
         let sent = before.as_ref().filter(|w| w.generation == generation).map_or(0, |w| w.sent);
+        self.sent = sent;
         let witness = Witness { file, next: None, generation, sent };
         if before.as_ref() == Some(&witness) { Ok(()) } else { witness.store(&path) }
     }
@@ -439,9 +451,25 @@ fn initialize(library: &Database, options: &Options) -> Result<(), LoadError> {
         let format = FORMAT.to_be_bytes();
         meta.insert(meta::FORMAT_NAME, format.as_slice()).map_err(load)?;
         meta.insert(meta::IDENTITY, identity.encode().as_slice()).map_err(load)?;
+        meta.insert(meta::SUM, [0; 32].as_slice()).map_err(load)?;
     }
     make_tables(&write)?;
     write.commit().map_err(load)
+}
+
+/// Makes the tables that a library of an earlier release has not.
+fn complete_tables(library: &Database) -> Result<(), LoadError> {
+    use redb::{ReadableDatabase as _, TableError};
+
+    match library.begin_read().map_err(load)?.open_table(tables::RECEIVED) {
+        Ok(_) => Ok(()),
+        Err(TableError::TableDoesNotExist(_)) => {
+            let write = crate::flush::begin(library)?;
+            make_tables(&write)?;
+            write.commit().map_err(load)
+        }
+        Err(error) => Err(load(error)),
+    }
 }
 
 /// Makes every table of `library`.
@@ -461,6 +489,13 @@ pub(crate) fn make_tables(write: &redb::WriteTransaction) -> Result<(), LoadErro
     write.open_table(tables::REMOVED).map_err(load)?;
     write.open_table(tables::FILES).map_err(load)?;
     write.open_table(tables::STATEMENTS).map_err(load)?;
+    write.open_table(tables::PEERS).map_err(load)?;
+    write.open_table(tables::RECEIVED).map_err(load)?;
+    write.open_table(tables::EVENT_ORDER).map_err(load)?;
+    write.open_table(tables::PARKED).map_err(load)?;
+    write.open_table(tables::PEER_MARKS).map_err(load)?;
+    write.open_table(tables::PAUSED).map_err(load)?;
+    write.open_table(tables::QUARANTINE).map_err(load)?;
     Ok(())
 }
 

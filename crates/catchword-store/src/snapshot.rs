@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::ops::RangeInclusive;
 
 use catchword_model::change::Change;
-use catchword_model::id::{AnnotationId, DocumentId};
+use catchword_model::id::{AnnotationId, ChangeHash, DocumentId};
 use catchword_model::locator::SortKey;
 use redb::{Database, ReadOnlyTable, ReadableDatabase};
 
@@ -30,6 +30,14 @@ pub(crate) struct Snapshot {
     pub(crate) texts: ReadOnlyTable<u32, &'static str>,
     pub(crate) removed: ReadOnlyTable<u32, u64>,
     pub(crate) files: ReadOnlyTable<&'static [u8; 32], &'static [u8]>,
+    pub(crate) peers: ReadOnlyTable<&'static [u8; 32], &'static [u8]>,
+    pub(crate) statements: ReadOnlyTable<(u32, u8, u16, u64), &'static [u8]>,
+    pub(crate) received: ReadOnlyTable<u64, &'static [u8]>,
+    pub(crate) event_order: ReadOnlyTable<(u32, u64), &'static [u8]>,
+    pub(crate) parked: ReadOnlyTable<(&'static [u8; 32], u64), &'static [u8]>,
+    pub(crate) peer_marks: ReadOnlyTable<&'static [u8; 48], &'static [u8]>,
+    pub(crate) paused: ReadOnlyTable<&'static [u8; 32], &'static [u8]>,
+    pub(crate) quarantine: ReadOnlyTable<&'static [u8; 64], &'static [u8]>,
     last_record: RefCell<Option<LastRecord>>,
 }
 
@@ -54,6 +62,14 @@ impl Snapshot {
             texts: read.open_table(tables::TEXTS).map_err(load)?,
             removed: read.open_table(tables::REMOVED).map_err(load)?,
             files: read.open_table(tables::FILES).map_err(load)?,
+            peers: read.open_table(tables::PEERS).map_err(load)?,
+            statements: read.open_table(tables::STATEMENTS).map_err(load)?,
+            received: read.open_table(tables::RECEIVED).map_err(load)?,
+            event_order: read.open_table(tables::EVENT_ORDER).map_err(load)?,
+            parked: read.open_table(tables::PARKED).map_err(load)?,
+            peer_marks: read.open_table(tables::PEER_MARKS).map_err(load)?,
+            paused: read.open_table(tables::PAUSED).map_err(load)?,
+            quarantine: read.open_table(tables::QUARANTINE).map_err(load)?,
             last_record: RefCell::new(None),
         })
     }
@@ -104,6 +120,24 @@ impl Snapshot {
     pub(crate) fn record(&self, number: u32, log: u64) -> Result<Option<Vec<u8>>, LoadError> {
         let found = self.log.get((number, log)).map_err(load)?;
         Ok(found.map(|bytes| bytes.value().to_vec()))
+    }
+
+    /// Returns the hash of a writer's change.
+    pub(crate) fn hash_at(
+        &self,
+        doc: &Doc,
+        writer: u16,
+        seq: u32,
+    ) -> Result<ChangeHash, LoadError> {
+        if let Some(last) = doc.writer_at(writer)?.last
+            && last.seq == seq
+        {
+            return Ok(last.hash);
+        }
+        let missing = || crate::error::corrupt(format!("document {} lacks a change", doc.id));
+        let (first, chain) = self.chain(doc.number, writer, 0..=seq)?.ok_or_else(missing)?;
+        let offset = usize::try_from(seq.saturating_sub(first)).map_err(|_| missing())?;
+        Ok(self.change(doc.number, chain.log, offset)?.ok_or_else(missing)?.hash())
     }
 
     /// Returns one change of a record of the log. The block read last is kept unpacked.

@@ -18,6 +18,7 @@ use catchword_model::schema::{Container, DocumentKind, KEY_BYTES_MAX, RecordKey,
 use crate::chain::{Chain, Clock, join};
 use crate::doc::Doc;
 use crate::error::{LoadError, corrupt};
+use crate::exchange::Staged;
 use crate::rows::{decode_field, decode_row, object_key};
 use crate::snapshot::Snapshot;
 
@@ -73,6 +74,7 @@ pub(crate) struct Stage {
     pub(crate) stale_texts: BTreeSet<u32>,
     /// Documents whose summary may have changed.
     pub(crate) stale_summaries: BTreeSet<u32>,
+    pub(crate) exchange: Staged,
 }
 
 pub(crate) fn hash_prefix(hash: ChangeHash) -> u64 {
@@ -82,7 +84,7 @@ pub(crate) fn hash_prefix(hash: ChangeHash) -> u64 {
 impl Stage {
     /// Returns whether nothing waits to be written.
     pub(crate) fn is_clean(&self) -> bool {
-        self.dirty_docs.is_empty()
+        self.dirty_docs.is_empty() && self.exchange.is_clean()
     }
 
     pub(crate) fn number(
@@ -218,6 +220,7 @@ impl Stage {
         );
         self.hashes.insert((number, hash_prefix(head.hash), head.writer, head.seq));
         self.changes.insert((number, sequence), change.bytes().to_vec());
+        self.exchange.arrive(sequence, number);
         self.dirty_docs.insert(number);
         match kind {
             DocumentKind::Book | DocumentKind::Library => self.apply_ops(disk, number, change),
@@ -301,13 +304,17 @@ impl Stage {
         Ok(())
     }
 
-    /// Takes a reading event. The number must be the next of its writer.
+    /// Takes a reading event. The number must be the next of its writer. `sequence` is its local
+    /// sequence.
     pub(crate) fn apply_event(
         &mut self,
         disk: &Snapshot,
         number: u32,
         event: ReadingEvent,
+        sequence: u64,
     ) -> Result<(), LoadError> {
+        self.exchange.arrive(sequence, number);
+        self.exchange.event_order.insert((number, sequence), (event.actor, event.n));
         let doc = self.doc(disk, number)?;
         let place = doc.writer_place_or_new(event.actor);
         if let Some(writer) = doc.writers.get_mut(usize::from(place)) {
@@ -455,6 +462,29 @@ impl Stage {
         let named =
             change.seq == u64::from(seq) && actor.is_none_or(|writer| writer.actor == change.actor);
         if named { Ok(change) } else { Err(missing()) }
+    }
+}
+
+impl Stage {
+    /// Forgets what is staged of a document, as if nothing of it had come since the last flush.
+    pub(crate) fn forget(&mut self, number: u32) {
+        self.docs.remove(&number);
+        self.dirty_docs.remove(&number);
+        let ids = self.numbers.iter().filter(|(_, of)| **of == number);
+        for id in ids.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.numbers.remove(&id);
+            self.new_numbers.remove(&id);
+        }
+        self.fields.retain(|(of, _), _| *of != number);
+        self.rows.retain(|(of, _), _| *of != number);
+        self.changes.retain(|(of, _), _| *of != number);
+        self.chains.retain(|(of, _, _), _| *of != number);
+        self.hashes.retain(|(of, _, _, _)| *of != number);
+        self.events.retain(|(of, _, _), _| *of != number);
+        self.texts.remove(&number);
+        self.stale_texts.remove(&number);
+        self.stale_summaries.remove(&number);
+        self.exchange.forget(number);
     }
 }
 

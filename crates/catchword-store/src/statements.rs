@@ -1,17 +1,27 @@
-//! Statements: a device's signature under the newest change or event of one of its own actors.
+//! Statements that are kept: a device's signatures under changes and events of its own actors.
 //!
 //! A change counts elsewhere when a valid statement covers it through its actor's chain. A library
 //! that is restored without its keys could not sign what it wrote before: so a backup does.
+//!
+//! # Invariants
+//!
+//! 1. Kept are, of each actor, the statement of its newest change, of every change whose number is a
+//!    multiple of the interval, and wherever its bytes pass a multiple of [`STATEMENT_BYTES`]; and the
+//!    same of events, without the bytes.
+//! 2. The first valid statement of a number stays.
 
-use catchword_model::id::{ActorId, ChangeHash, DocumentId, EventHash, Generation};
+use catchword_model::exchange::{Signed, Statement, events_message, head_message};
+use catchword_model::id::{DocumentId, Generation};
 
 use crate::bytes::{Reader, Writer};
-use crate::doc::Doc;
+use crate::doc::{Doc, DocWriter};
 use crate::error::{AppendError, LoadError, corrupt, load};
+use crate::exchange::{STATEMENT_BYTES, Staged, StatementKey};
+use crate::snapshot::Snapshot;
 use crate::{Inner, Store, tables};
 
-const OF_CHANGES: u8 = 0;
-const OF_EVENTS: u8 = 1;
+pub(crate) const OF_CHANGES: u8 = 0;
+pub(crate) const OF_EVENTS: u8 = 1;
 
 /// Holds the device's key, and signs with it.
 pub trait Signer {
@@ -21,55 +31,167 @@ pub trait Signer {
     fn public_key_spki(&self) -> &[u8];
 }
 
-/// What a statement is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Signed {
-    /// A change, by its number among those of its actor.
-    Change {
-        /// The number.
-        seq: u64,
-    },
-    /// A reading event, by its number among those of its actor.
-    Event {
-        /// The number.
-        n: u64,
-    },
-}
-
-/// A signature under everything an actor wrote up to here.
+/// A statement as it is stored; the key says of which change or event.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Statement {
-    /// Whose.
-    pub actor: ActorId,
-    /// Up to where.
-    pub signed: Signed,
-    /// The public key of the device, as a DER-encoded `SubjectPublicKeyInfo`.
-    pub public_key_spki: Vec<u8>,
-    /// The generation of the device: with the key it yields the device id, and so the actor.
-    pub generation: Generation,
-    /// The signature.
-    pub signature: [u8; 64],
+pub(crate) struct Kept {
+    pub(crate) public_key_spki: Vec<u8>,
+    pub(crate) generation: Generation,
+    pub(crate) signature: [u8; 64],
+    pub(crate) n: u32,
+    /// Bytes of the actor's changes up to here; 0 if they were not counted.
+    pub(crate) bytes: u64,
+    /// Whether it stays when it is no longer the newest.
+    pub(crate) stays: bool,
+    pub(crate) hash: [u8; 32],
 }
 
-/// Returns what is signed for a change.
-pub fn head_message(document: DocumentId, actor: ActorId, seq: u64, hash: ChangeHash) -> Vec<u8> {
-    message(b"catchword/head/v1", document, actor, seq, &hash.0)
+impl Kept {
+    fn encode(&self) -> Vec<u8> {
+        let mut out = Writer::with_capacity(200);
+        out.prefixed(&self.public_key_spki).fixed(&self.generation.0).fixed(&self.signature);
+        out.number(u64::from(self.n)).number(self.bytes).byte(u8::from(self.stays));
+        out.fixed(&self.hash);
+        out.0
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, LoadError> {
+        let mut input = Reader(bytes);
+        let public_key_spki = input.prefixed()?.to_vec();
+        let (generation, signature) = (Generation(input.fixed()?), input.fixed()?);
+        let (n, bytes, stays) = (input.small()?, input.number()?, input.byte()? == 1);
+        let hash = input.fixed()?;
+        if !input.is_empty() {
+            return Err(corrupt("a statement has something after its end"));
+        }
+        Ok(Self { public_key_spki, generation, signature, n, bytes, stays, hash })
+    }
+
+    /// Returns the statement as it is sent.
+    pub(crate) fn statement(&self, doc: &Doc, key: StatementKey) -> Result<Statement, LoadError> {
+        let (_, kind, writer, number) = key;
+        let signed = match kind {
+            OF_CHANGES => Signed::Change { seq: number },
+            _ => Signed::Event { n: number },
+        };
+        Ok(Statement {
+            document: doc.id,
+            actor: doc.writer_at(writer)?.actor,
+            n: self.n,
+            signed,
+            hash: self.hash,
+            public_key_spki: self.public_key_spki.clone(),
+            generation: self.generation,
+            signature: self.signature,
+        })
+    }
+
+    /// Returns what is stored of a valid statement.
+    pub(crate) fn of(statement: &Statement, bytes: u64, stays: bool) -> Self {
+        Self {
+            public_key_spki: statement.public_key_spki.clone(),
+            generation: statement.generation,
+            signature: statement.signature,
+            n: statement.n,
+            bytes,
+            stays,
+            hash: statement.hash,
+        }
+    }
 }
 
-/// Returns what is signed for a reading event.
-pub fn events_message(document: DocumentId, actor: ActorId, n: u64, hash: EventHash) -> Vec<u8> {
-    message(b"catchword/events/v1", document, actor, n, &hash.0)
+/// Returns whether a change that ends at `bytes` of its actor's chain, and begins `own` bytes before,
+/// has a statement for ever.
+pub(crate) fn stays(number: u64, interval: u64, bytes: u64, own: u64) -> bool {
+    number.is_multiple_of(interval)
+        || bytes.saturating_sub(own) / STATEMENT_BYTES < bytes / STATEMENT_BYTES
 }
 
-fn message(
-    label: &[u8],
-    document: DocumentId,
-    actor: ActorId,
-    number: u64,
-    hash: &[u8; 32],
-) -> Vec<u8> {
-    let parts: [&[u8]; 5] = [label, &document.0, &actor.0, &number.to_be_bytes(), hash];
-    parts.concat()
+/// Stages a statement, and removes the one that was the newest before if it does not stay.
+pub(crate) fn put(
+    staged: &mut Staged,
+    disk: &Snapshot,
+    key: StatementKey,
+    kept: &Kept,
+) -> Result<(), LoadError> {
+    let (number, kind, writer, at) = key;
+    if find(staged, disk, key)?.is_some() {
+        return Ok(());
+    }
+    if let Some((before, old)) = last(staged, disk, (number, kind, writer), at)?
+        && !old.stays
+    {
+        staged.statements.insert(before, None);
+    }
+    staged.statements.insert(key, Some(kept.encode()));
+    Ok(())
+}
+
+/// Returns the statement of a number.
+pub(crate) fn find(
+    staged: &Staged,
+    disk: &Snapshot,
+    key: StatementKey,
+) -> Result<Option<Kept>, LoadError> {
+    if let Some(value) = staged.statements.get(&key) {
+        return value.as_deref().map(Kept::decode).transpose();
+    }
+    let found = disk.statements.get(key).map_err(load)?;
+    found.map(|bytes| Kept::decode(bytes.value())).transpose()
+}
+
+/// Returns the last statement of a writer up to a number.
+pub(crate) fn last(
+    staged: &Staged,
+    disk: &Snapshot,
+    (number, kind, writer): (u32, u8, u16),
+    at: u64,
+) -> Result<Option<(StatementKey, Kept)>, LoadError> {
+    let range = (number, kind, writer, 0)..=(number, kind, writer, at);
+    let new = staged.statements.range(range.clone()).rev().find(|(_, value)| value.is_some());
+    let new = new.map(|(key, _)| *key);
+    let mut old = None;
+    for found in disk.statements.range(range).map_err(load)?.rev() {
+        let (key, _) = found.map_err(load)?;
+        if !staged.statements.contains_key(&key.value()) {
+            old = Some(key.value());
+            break;
+        }
+    }
+    with_value(staged, disk, new.max(old))
+}
+
+/// Returns the first statement of a writer from a number on.
+pub(crate) fn next(
+    staged: &Staged,
+    disk: &Snapshot,
+    (number, kind, writer): (u32, u8, u16),
+    at: u64,
+) -> Result<Option<(StatementKey, Kept)>, LoadError> {
+    let range = (number, kind, writer, at)..=(number, kind, writer, u64::MAX);
+    let new = staged.statements.range(range.clone()).find(|(_, value)| value.is_some());
+    let new = new.map(|(key, _)| *key);
+    let mut old = None;
+    for found in disk.statements.range(range).map_err(load)? {
+        let (key, _) = found.map_err(load)?;
+        if !staged.statements.contains_key(&key.value()) {
+            old = Some(key.value());
+            break;
+        }
+    }
+    let first = match (new, old) {
+        (Some(new), Some(old)) => Some(new.min(old)),
+        (new, old) => new.or(old),
+    };
+    with_value(staged, disk, first)
+}
+
+fn with_value(
+    staged: &Staged,
+    disk: &Snapshot,
+    key: Option<StatementKey>,
+) -> Result<Option<(StatementKey, Kept)>, LoadError> {
+    let Some(key) = key else { return Ok(None) };
+    Ok(find(staged, disk, key)?.map(|kept| (key, kept)))
 }
 
 impl Store {
@@ -91,97 +213,131 @@ impl Store {
         let mut statements = Vec::new();
         for found in table.range(range).map_err(load)? {
             let (key, value) = found.map_err(load)?;
-            let (_, kind, writer, number) = key.value();
-            let actor = doc.writer_at(writer)?.actor;
-            let signed = match kind {
-                OF_CHANGES => Signed::Change { seq: number },
-                _ => Signed::Event { n: number },
-            };
-            statements.push(decode(actor, signed, value.value())?);
+            statements.push(Kept::decode(value.value())?.statement(&doc, key.value())?);
         }
         Ok(statements)
     }
 }
 
-fn encode(public_key_spki: &[u8], generation: Generation, signature: &[u8; 64]) -> Vec<u8> {
-    let mut out = Writer::with_capacity(160);
-    out.prefixed(public_key_spki).fixed(&generation.0).fixed(signature);
-    out.0
-}
-
-fn decode(actor: ActorId, signed: Signed, bytes: &[u8]) -> Result<Statement, LoadError> {
-    let mut input = Reader(bytes);
-    let public_key_spki = input.prefixed()?.to_vec();
-    let generation = Generation(input.fixed()?);
-    let signature = input.fixed()?;
-    if !input.is_empty() {
-        return Err(corrupt("a statement has something after its end"));
-    }
-    Ok(Statement { actor, signed, public_key_spki, generation, signature })
-}
-
-/// Number of the document, kind, writer, number of the change or event.
-type Key = (u32, u8, u16, u64);
-
 impl Inner {
+    /// Returns the generation in which an actor is this device's, and which of its actors it is.
+    ///
+    /// A writer of nothing but events does not say who it is: then it is compared with every
+    /// generation.
+    pub(crate) fn own_actor(&self, doc: &Doc, writer: &DocWriter) -> Option<(Generation, u32)> {
+        match writer.author {
+            Some(author) => Some((self.identity.generation_of(author.device)?, author.n)),
+            None => Some((self.identity.generation_with_actor(doc.id, writer.actor)?, 0)),
+        }
+    }
+
     /// Signs the newest change and event of each of this device's own actors in every document, and
     /// returns how many signatures that took. What is signed already is left alone.
     ///
     /// Everything must be drained. Other devices' actors, and those of a generation that had another
     /// key, are passed over.
     pub(crate) fn sign_newest(&mut self, signer: &dyn Signer) -> Result<u64, AppendError> {
-        use redb::ReadableDatabase as _;
-
-        let identity = self.identity.clone();
-        let read = self.library.begin_read().map_err(load)?;
-        let kept = read.open_table(tables::STATEMENTS).map_err(load)?;
-        let books = read.open_table(tables::BOOKS).map_err(load)?;
-        let mut made: Vec<(Key, Vec<u8>)> = Vec::new();
-        for found in books.range::<u32>(..).map_err(load)? {
-            let (number, bytes) = found.map_err(load)?;
+        let (_, disk) = self.parts()?;
+        let books = disk.books.range::<u32>(..).map_err(load)?;
+        let numbers = books.map(|found| found.map(|(number, _)| number.value()).map_err(load));
+        let numbers = numbers.collect::<Result<Vec<_>, _>>()?;
+        let mut made = 0;
+        for number in numbers {
+            let (_, disk) = self.parts()?;
             // A document that does not read is for `check` to name; the others are signed.
-            let Ok(doc) = Doc::decode(number.value(), bytes.value()) else { continue };
-            for (key, generation, message) in newest(&doc, |device| identity.generation_of(device))
-            {
-                if kept.get(key).map_err(load)?.is_none() {
-                    let signature = signer.sign(&message);
-                    let key_spki = signer.public_key_spki();
-                    made.push((key, encode(key_spki, generation, &signature)));
+            let Ok(Some(doc)) = disk.doc(number) else { continue };
+            for (place, writer) in (0_u16..).zip(&doc.writers) {
+                let Some((generation, n)) = self.own_actor(&doc, writer) else { continue };
+                let ends = [
+                    (OF_CHANGES, writer.last.map(|last| (u64::from(last.seq), last.hash.0))),
+                    (
+                        OF_EVENTS,
+                        (0 < writer.events).then_some((writer.events, writer.last_event.0)),
+                    ),
+                ];
+                for (kind, end) in ends {
+                    let Some((at, hash)) = end else { continue };
+                    let new = NewStatement { key: (number, kind, place, at), hash, generation, n };
+                    made += u64::from(self.sign(&doc, &new, 0, 0, signer)?);
                 }
             }
         }
-        drop((kept, books, read));
-        if !made.is_empty() {
-            self.write_meta(|write| {
-                let mut statements = write.open_table(tables::STATEMENTS).map_err(load)?;
-                for (key, value) in &made {
-                    statements.insert(*key, value.as_slice()).map_err(load)?;
-                }
-                Ok(())
-            })?;
+        self.drain()?;
+        Ok(made)
+    }
+
+    /// Stages a statement of an own actor, unless there is one, and returns whether there was none.
+    pub(crate) fn sign(
+        &mut self,
+        doc: &Doc,
+        new: &NewStatement,
+        bytes: u64,
+        own_bytes: u64,
+        signer: &dyn Signer,
+    ) -> Result<bool, LoadError> {
+        let interval = self.exchange.statement_interval;
+        let (stage, disk) = self.parts()?;
+        if find(&stage.exchange, disk, new.key)?.is_some() {
+            return Ok(false);
         }
-        Ok(made.len() as u64)
+        let (_, kind, writer, at) = new.key;
+        let actor = doc.writer_at(writer)?.actor;
+        let message = match kind {
+            OF_CHANGES => {
+                head_message(doc.id, actor, at, catchword_model::id::ChangeHash(new.hash))
+            }
+            _ => events_message(doc.id, actor, at, catchword_model::id::EventHash(new.hash)),
+        };
+        let kept = Kept {
+            public_key_spki: signer.public_key_spki().to_vec(),
+            generation: new.generation,
+            signature: signer.sign(&message),
+            n: new.n,
+            bytes,
+            stays: stays(at, interval, bytes, own_bytes),
+            hash: new.hash,
+        };
+        put(&mut stage.exchange, disk, new.key, &kept)?;
+        Ok(true)
     }
 }
 
-/// Returns what is to be signed of a document.
-fn newest(
-    doc: &Doc,
-    own: impl Fn(catchword_model::id::DeviceId) -> Option<Generation>,
-) -> Vec<(Key, Generation, Vec<u8>)> {
-    let mut found = Vec::new();
-    for (place, writer) in (0_u16..).zip(&doc.writers) {
-        let author = writer.author.map(|author| author.device);
-        let Some(generation) = author.and_then(&own) else { continue };
-        if let Some(last) = writer.last {
-            let seq = u64::from(last.seq);
-            let message = head_message(doc.id, writer.actor, seq, last.hash);
-            found.push(((doc.number, OF_CHANGES, place, seq), generation, message));
-        }
-        if 0 < writer.events {
-            let message = events_message(doc.id, writer.actor, writer.events, writer.last_event);
-            found.push(((doc.number, OF_EVENTS, place, writer.events), generation, message));
-        }
+/// What is about to be signed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NewStatement {
+    pub(crate) key: StatementKey,
+    pub(crate) hash: [u8; 32],
+    pub(crate) generation: Generation,
+    pub(crate) n: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exchange::STATEMENT_INTERVAL;
+
+    #[test]
+    fn multiples_and_passed_mebibytes_stay() {
+        let interval = STATEMENT_INTERVAL;
+        assert!(stays(512, interval, 10, 10));
+        assert!(!stays(513, interval, STATEMENT_BYTES - 1, 10));
+        assert!(stays(513, interval, STATEMENT_BYTES, 1));
+        assert!(!stays(514, interval, STATEMENT_BYTES + 5, 5));
+        assert!(stays(514, interval, 2 * STATEMENT_BYTES + 3, 4));
     }
-    found
+
+    #[test]
+    fn what_is_kept_reads_again() {
+        let kept = Kept {
+            public_key_spki: vec![1; 44],
+            generation: Generation([2; 16]),
+            signature: [3; 64],
+            n: 4,
+            bytes: 500,
+            stays: true,
+            hash: [6; 32],
+        };
+        assert_eq!(Kept::decode(&kept.encode()).unwrap(), kept);
+        assert!(Kept::decode(&kept.encode()[1..]).is_err());
+    }
 }

@@ -41,7 +41,25 @@ pub(crate) const TEXTS: TableDefinition<'_, u32, &str> = TableDefinition::new("t
 pub(crate) const REMOVED: TableDefinition<'_, u32, u64> = TableDefinition::new("removed-1");
 /// Book id → size and name of the book file.
 pub(crate) const FILES: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("files-1");
+/// Fingerprint of a peer → its record, as the protocols write it.
+pub(crate) const PEERS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("peers-1");
 /// Number, 0 for changes and 1 for events, writer, sequence number or number of the event → the
-/// statement of its writer: public key, generation, signature.
+/// statement of its writer: public key, generation, signature, and where it stands.
 pub(crate) const STATEMENTS: TableDefinition<'_, (u32, u8, u16, u64), &[u8]> =
-    TableDefinition::new("statements-1");
+    TableDefinition::new("statements-2");
+/// First local sequence of a run → how many, of which document, and which peer brought them, if one did.
+pub(crate) const RECEIVED: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("received-1");
+/// Number, local sequence of an event → its actor and number.
+pub(crate) const EVENT_ORDER: TableDefinition<'_, (u32, u64), &[u8]> =
+    TableDefinition::new("event_order-1");
+/// Document id, order of arrival → a change or event that waits, and who brought it.
+pub(crate) const PARKED: TableDefinition<'_, (&[u8; 32], u64), &[u8]> =
+    TableDefinition::new("parked-1");
+/// Fingerprint and generation of a peer → what is decided of it, and its exclusions.
+pub(crate) const PEER_MARKS: TableDefinition<'_, &[u8; 48], &[u8]> =
+    TableDefinition::new("peer_marks-1");
+/// Book id, or the id of the library document → the fork because of which it is not exchanged.
+pub(crate) const PAUSED: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("paused-1");
+/// Fingerprint of a peer, book id or id of the library document → until when, and how often.
+pub(crate) const QUARANTINE: TableDefinition<'_, &[u8; 64], &[u8]> =
+    TableDefinition::new("quarantine-1");

@@ -246,7 +246,7 @@ impl Inner {
             wall_ms: pending.wall_ms,
             stamp: pending.stamp,
         };
-        stage.apply_event(disk, number, event)?;
+        stage.apply_event(disk, number, event, sequence)?;
         acknowledged.records.push((sequence, Record::Event(id, Box::new(event))));
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use catchword_model::change::Change;
 use catchword_model::document::Document;
+use catchword_model::exchange::Sum;
 use catchword_model::hlc::Hlc;
 use catchword_model::id::{Author, DeviceId};
 use catchword_model::schema::DocumentKind;
@@ -12,6 +13,7 @@ use catchword_model::schema::DocumentKind;
 use crate::check::{Check, DIFFERENCES_NAMED_MAX, Derived, FIRST_ID, Mismatch, Named};
 use crate::doc::Doc;
 use crate::error::{LoadError, load};
+use crate::exchange::item_of;
 use crate::log::{Found as Entry, Ordered, read_record};
 use crate::rows::{decode_field, decode_row, id_key, row_id};
 use crate::snapshot::Snapshot;
@@ -248,6 +250,24 @@ impl Check<'_> {
         }
         recent.sort_unstable();
         Ok(recent)
+    }
+
+    /// The sum of all documents is that of the documents as they are stored: each is compared by itself.
+    pub(super) fn compare_sum(&mut self) -> Result<(), LoadError> {
+        let Some(kept) = self.disk.kept_sum()? else { return Ok(()) };
+        let mut sum = Sum::default();
+        for found in self.disk.books.range::<u32>(..).map_err(load)? {
+            let (number, bytes) = found.map_err(load)?;
+            // One that does not read is named already, and makes the sum another one.
+            let Ok(doc) = Doc::decode(number.value(), bytes.value()) else { return Ok(()) };
+            if let Some(item) = item_of(&doc) {
+                sum.add(&item);
+            }
+        }
+        if kept != sum {
+            self.note(None, Derived::Documents, Mismatch::Different, "sum".to_owned());
+        }
+        Ok(())
     }
 
     pub(super) fn compare_next_number(&mut self) -> Result<(), LoadError> {

@@ -12,6 +12,7 @@ use crate::append::BATCH_CHANGES;
 use crate::check::{Check, Named, RecordName};
 use crate::doc::{ACTORS_MAX, Doc};
 use crate::error::{LoadError, corrupt, load};
+use crate::exchange::Staged;
 use crate::flush::{Marks, flush};
 use crate::log::{Found, Logged, Ordered, read_record};
 use crate::open::{LIBRARY_NUMBER, make_tables};
@@ -49,6 +50,8 @@ impl<'a> Rebuilt<'a> {
     pub(super) fn flush(&mut self) -> Result<(), LoadError> {
         // Journals are compared by the heads of their documents.
         self.stage.stale_texts.clear();
+        // Who brought what follows from nothing else, and is not built again.
+        self.stage.exchange = Staged::default();
         let Some(disk) = self.disk.take() else { return Ok(()) };
         let marks = Marks { drained: 0, next_sequence: 0, clock: Hlc::ZERO };
         flush(self.database, &mut self.stage, disk, marks)?;
@@ -111,7 +114,7 @@ impl<'a> Rebuilt<'a> {
 
     fn take_event(&mut self, number: u32, event: ReadingEvent) -> Result<(), LoadError> {
         let (stage, disk) = self.parts()?;
-        stage.apply_event(disk, number, event)?;
+        stage.apply_event(disk, number, event, 0)?;
         self.count()
     }
 

@@ -81,6 +81,8 @@ impl Check<'_> {
                 ids.insert(id.value(), number.value()).map_err(load)?;
             }
             let mut meta = write.open_table(tables::META).map_err(load)?;
+            // It is built again when it is next asked for.
+            meta.remove(crate::meta::SUM).map_err(load)?;
             let next = next.to_be_bytes();
             meta.insert(crate::meta::NEXT_SEQUENCE, next.as_slice()).map_err(load)?;
             Ok(())

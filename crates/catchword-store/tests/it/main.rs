@@ -10,11 +10,23 @@ mod check;
 #[cfg(test)]
 mod compact;
 #[cfg(test)]
+mod exchange;
+#[cfg(test)]
+mod exchange_disk;
+#[cfg(test)]
+mod exchange_forged;
+#[cfg(test)]
+mod exchange_search;
+#[cfg(test)]
+mod exchange_support;
+#[cfg(test)]
 mod generation;
 #[cfg(test)]
 mod notes;
 #[cfg(test)]
 mod oracle;
+#[cfg(test)]
+mod peers;
 #[cfg(test)]
 mod store;
 #[cfg(test)]

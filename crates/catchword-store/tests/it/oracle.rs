@@ -18,14 +18,14 @@ use rand_chacha::ChaCha8Rng;
 use crate::support::{BOOK, MONDAY_MS, arb_edit, library, options, turn};
 
 #[derive(Debug, PartialEq)]
-struct Everything {
+pub(crate) struct Everything {
     heads: Vec<catchword_model::id::ChangeHash>,
     fields: BTreeMap<(Container, String), Field>,
     rows: Vec<Row>,
     count: u64,
 }
 
-fn everything(store: &Store) -> Everything {
+pub(crate) fn everything(store: &Store) -> Everything {
     let mut fields = BTreeMap::new();
     for container in Container::BOOK {
         for (key, field) in store.fields(BOOK.document(), container).unwrap() {

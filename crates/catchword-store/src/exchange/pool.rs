@@ -1,0 +1,380 @@
+//! Changes and events of one document that are not decided: what came now and what waits from before;
+//! and which of them a statement covers and can be applied together.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use catchword_model::change::Change;
+use catchword_model::event::ReadingEvent;
+use catchword_model::exchange::Statement;
+use catchword_model::genesis::claimed_upgrade;
+use catchword_model::id::{ActorId, EventHash};
+
+use crate::error::{LoadError, Rejection};
+use crate::exchange::Origin;
+use crate::statements::{OF_CHANGES, OF_EVENTS};
+
+/// What became of a candidate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum State {
+    /// It lacks something.
+    Waiting,
+    /// It was here before.
+    Known,
+    /// It is staged.
+    Added,
+    /// It does not count, now or ever.
+    Refused(Rejection),
+}
+
+/// Changes or events of one actor: their kind, and whose.
+pub(super) type ChainId = (u8, ActorId);
+
+/// A hash of a change or of an event.
+pub(super) type Hash = [u8; 32];
+
+/// What came.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Body {
+    Change(Box<Change>),
+    Event(Box<ReadingEvent>),
+}
+
+/// Something that came, or waited.
+#[derive(Debug)]
+pub(super) struct Candidate {
+    pub(super) body: Body,
+    pub(super) chain: ChainId,
+    pub(super) number: u64,
+    pub(super) hash: Hash,
+    /// The hashes of what it builds on.
+    pub(super) builds_on: Vec<Hash>,
+    /// Who brought it first.
+    pub(super) origin: Origin,
+    /// Its key among what waits, if it waited.
+    pub(super) parked: Option<u64>,
+    /// Whether this message has it.
+    pub(super) new: bool,
+    /// A valid statement of exactly this.
+    pub(super) statement: Option<Statement>,
+    pub(super) state: State,
+}
+
+impl Candidate {
+    pub(super) fn new(body: Body, origin: Origin) -> Self {
+        let (chain, number, hash) = match &body {
+            Body::Change(change) => ((OF_CHANGES, change.actor), change.seq, change.hash().0),
+            Body::Event(event) => ((OF_EVENTS, event.actor), event.n, event.hash().0),
+        };
+        let builds_on = match &body {
+            Body::Change(change) => change.dependencies.iter().map(|hash| hash.0).collect(),
+            Body::Event(event) if event.before == EventHash([0; 32]) => Vec::new(),
+            Body::Event(event) => vec![event.before.0],
+        };
+        let (parked, statement, state) = (None, None, State::Waiting);
+        let new = true;
+        Self { body, chain, number, hash, builds_on, origin, parked, new, statement, state }
+    }
+
+    /// Returns its size, in bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        match &self.body {
+            Body::Change(change) => change.bytes().len() as u64,
+            Body::Event(_) => ReadingEvent::LEN as u64,
+        }
+    }
+
+    /// Returns whether its form is all that counts, as of an upgrade of the schema: it has no author.
+    fn needs_no_statement(&self) -> bool {
+        match &self.body {
+            Body::Change(change) => claimed_upgrade(change).is_some(),
+            Body::Event(_) => false,
+        }
+    }
+}
+
+/// The newest of a chain that is here: number and hash.
+pub(super) type Tip = Option<(u64, Hash)>;
+
+#[derive(Debug, Default)]
+pub(super) struct Pool {
+    pub(super) candidates: Vec<Candidate>,
+    /// Only ever asked, never walked: its order is another one each time.
+    by_hash: HashMap<Hash, usize>,
+}
+
+/// Consecutive changes or events of one actor that statements cover, on top of what is here.
+#[derive(Debug, Default)]
+pub(super) struct Chain {
+    /// Places in the pool.
+    pub(super) places: Vec<usize>,
+    /// How many there are up to each statement, ascending.
+    ends: Vec<usize>,
+    /// How many of them are to be applied: one of `ends`, or 0.
+    pub(super) take: usize,
+}
+
+impl Pool {
+    /// Adds something, or notes that it came again.
+    pub(super) fn add(&mut self, candidate: Candidate) {
+        let hash = candidate.hash;
+        let held = self.by_hash.get(&hash).and_then(|at| self.candidates.get_mut(*at));
+        if let Some(held) = held {
+            held.new |= candidate.new;
+            held.statement = held.statement.take().or(candidate.statement);
+        } else {
+            self.by_hash.insert(hash, self.candidates.len());
+            self.candidates.push(candidate);
+        }
+    }
+
+    pub(super) fn at(&self, place: usize) -> Option<&Candidate> {
+        self.candidates.get(place)
+    }
+
+    pub(super) fn find(&self, hash: &Hash) -> Option<usize> {
+        self.by_hash.get(hash).copied()
+    }
+
+    pub(super) fn set(&mut self, place: usize, state: State) {
+        if let Some(candidate) = self.candidates.get_mut(place) {
+            candidate.state = state;
+        }
+    }
+
+    /// Returns the places of what waits, by chain, ascending by number.
+    pub(super) fn waiting(&self) -> BTreeMap<ChainId, Vec<usize>> {
+        let mut waiting: BTreeMap<ChainId, Vec<usize>> = BTreeMap::new();
+        for (place, candidate) in self.candidates.iter().enumerate() {
+            if candidate.state == State::Waiting {
+                waiting.entry(candidate.chain).or_default().push(place);
+            }
+        }
+        let key =
+            |place: &usize| self.at(*place).map(|candidate| (candidate.number, candidate.hash));
+        for places in waiting.values_mut() {
+            places.sort_by_key(key);
+        }
+        waiting
+    }
+
+    /// Returns the one before in the chain, if it is in the pool.
+    pub(super) fn before(&self, place: usize) -> Option<usize> {
+        let candidate = self.at(place)?;
+        candidate.builds_on.iter().find_map(|hash| {
+            let before = self.find(hash)?;
+            let other = self.at(before)?;
+            let follows = other.chain == candidate.chain && other.number + 1 == candidate.number;
+            follows.then_some(before)
+        })
+    }
+
+    /// Marks something that is here, and with it everything below it in its chain.
+    pub(super) fn recognise_down(&mut self, place: usize) {
+        let mut at = Some(place);
+        while let Some(place) = at {
+            if self.at(place).is_none_or(|candidate| candidate.state != State::Waiting) {
+                return;
+            }
+            self.set(place, State::Known);
+            at = self.before(place);
+        }
+    }
+
+    /// Returns whether something of this hash was here, or is staged.
+    pub(super) fn is_known(&self, hash: &Hash) -> bool {
+        let candidate = self.find(hash).and_then(|place| self.at(place));
+        candidate.is_some_and(|found| matches!(found.state, State::Known | State::Added))
+    }
+
+    /// Lets everything wait again that was staged.
+    pub(super) fn take_back(&mut self) {
+        for candidate in self.candidates.iter_mut().filter(|found| found.state == State::Added) {
+            candidate.state = State::Waiting;
+        }
+    }
+
+    /// Returns the places of everything that a statement in the pool covers.
+    pub(super) fn covered(&self) -> BTreeSet<usize> {
+        let mut covered = BTreeSet::new();
+        for (place, candidate) in self.candidates.iter().enumerate() {
+            let mut at = candidate.statement.as_ref().map(|_| place);
+            while let Some(place) = at.filter(|place| covered.insert(*place)) {
+                at = self.before(place);
+            }
+        }
+        covered
+    }
+
+    /// Refuses everything that waits and builds on what is refused.
+    pub(super) fn refuse_descendants(&mut self) {
+        let mut builders: BTreeMap<Hash, Vec<usize>> = BTreeMap::new();
+        for (place, candidate) in self.candidates.iter().enumerate() {
+            for hash in &candidate.builds_on {
+                builders.entry(*hash).or_default().push(place);
+            }
+        }
+        let refused = |candidate: &Candidate| matches!(candidate.state, State::Refused(_));
+        let mut open: Vec<Hash> = self
+            .candidates
+            .iter()
+            .filter(|candidate| refused(candidate))
+            .map(|candidate| candidate.hash)
+            .collect();
+        while let Some(on) = open.pop() {
+            for place in builders.remove(&on).unwrap_or_default() {
+                let Some(candidate) = self.candidates.get_mut(place) else { continue };
+                if candidate.state == State::Waiting {
+                    let hash = candidate.hash;
+                    candidate.state = State::Refused(Rejection::BuildsOnRefused { hash, on });
+                    open.push(hash);
+                }
+            }
+        }
+    }
+
+    /// Returns the chains that are covered and continue what is here. Of two branches, the one with the
+    /// statement that comes first (by number, then hash) is taken.
+    pub(super) fn chains(&self, tip: impl Fn(ChainId) -> Tip) -> BTreeMap<ChainId, Chain> {
+        let mut chains: BTreeMap<ChainId, Chain> = BTreeMap::new();
+        for (id, places) in self.waiting() {
+            let base = tip(id);
+            let mut chain = Chain::default();
+            let mut dead = BTreeSet::new();
+            for place in places {
+                let Some(candidate) = self.at(place) else { continue };
+                if candidate.statement.is_none() && !candidate.needs_no_statement() {
+                    continue;
+                }
+                let top = chain.places.last().copied();
+                let mut stretch = vec![place];
+                if self.leads_up(&mut stretch, top, base, &dead) {
+                    chain.places.extend(stretch.into_iter().rev());
+                    chain.ends.push(chain.places.len());
+                } else {
+                    dead.extend(stretch);
+                }
+            }
+            if !chain.places.is_empty() {
+                chain.take = chain.places.len();
+                chains.insert(id, chain);
+            }
+        }
+        chains
+    }
+
+    /// Goes down from the last of a stretch to `top`, or to what is here if there is none, and returns
+    /// whether it gets there. What is dead is known not to.
+    fn leads_up(
+        &self,
+        stretch: &mut Vec<usize>,
+        top: Option<usize>,
+        base: Tip,
+        dead: &BTreeSet<usize>,
+    ) -> bool {
+        while let Some(at) = stretch.last().copied() {
+            let Some(candidate) = self.at(at) else { return false };
+            if top == Some(at) || dead.contains(&at) || candidate.state != State::Waiting {
+                return false;
+            }
+            let on_base = match base {
+                Some((number, hash)) => {
+                    number + 1 == candidate.number && candidate.builds_on.contains(&hash)
+                }
+                None => candidate.number == 1,
+            };
+            let before = self.before(at);
+            match top {
+                None if on_base => return true,
+                Some(_) if before == top => return true,
+                _ => (),
+            }
+            let Some(before) = before else { return false };
+            stretch.push(before);
+        }
+        false
+    }
+
+    /// Shortens the chains to the longest that can be applied together: everything a change builds on
+    /// is here, or taken too.
+    pub(super) fn settle(
+        &self,
+        chains: &mut BTreeMap<ChainId, Chain>,
+        mut is_here: impl FnMut(&Hash) -> Result<bool, LoadError>,
+    ) -> Result<(), LoadError> {
+        let mut places: BTreeMap<usize, (ChainId, usize)> = BTreeMap::new();
+        for (id, chain) in chains.iter() {
+            places.extend(chain.places.iter().enumerate().map(|(at, place)| (*place, (*id, at))));
+        }
+        let mut builders: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        let mut lacking: Vec<usize> = Vec::new();
+        for place in places.keys() {
+            // An event builds on the one before alone, which its chain has.
+            let Some(candidate) = self.at(*place).filter(|found| found.chain.0 == OF_CHANGES)
+            else {
+                continue;
+            };
+            for hash in &candidate.builds_on {
+                match self.find(hash).filter(|on| places.contains_key(on)) {
+                    Some(on) => builders.entry(on).or_default().push(*place),
+                    None if is_here(hash)? => (),
+                    None => lacking.push(*place),
+                }
+            }
+        }
+        while let Some(place) = lacking.pop() {
+            let Some((id, at)) = places.get(&place) else { continue };
+            let Some(chain) = chains.get_mut(id) else { continue };
+            if chain.take <= *at {
+                continue;
+            }
+            let fits = chain.ends.partition_point(|end| end <= at);
+            let take =
+                fits.checked_sub(1).and_then(|end| chain.ends.get(end)).map_or(0, |end| *end);
+            for gone in chain.places.get(take..chain.take).unwrap_or_default() {
+                lacking.extend(builders.get(gone).into_iter().flatten());
+            }
+            chain.take = take;
+        }
+        Ok(())
+    }
+
+    /// Returns what is taken of the chains, each behind what it builds on, and of one chain as many after
+    /// another as possible.
+    pub(super) fn order(&self, chains: &BTreeMap<ChainId, Chain>) -> Vec<usize> {
+        let taken = |chain: &Chain| chain.places.iter().take(chain.take).copied().collect();
+        let queues: BTreeMap<ChainId, Vec<usize>> =
+            chains.iter().map(|(id, chain)| (*id, taken(chain))).collect();
+        let mut lacking = vec![false; self.candidates.len()];
+        for place in queues.values().flatten() {
+            if let Some(lacks) = lacking.get_mut(*place) {
+                *lacks = true;
+            }
+        }
+        let mut next: BTreeMap<ChainId, usize> = BTreeMap::new();
+        let mut blocked: BTreeMap<usize, Vec<ChainId>> = BTreeMap::new();
+        let mut order = Vec::new();
+        let mut ready: Vec<ChainId> = queues.keys().rev().copied().collect();
+        while let Some(id) = ready.pop() {
+            let at = next.entry(id).or_default();
+            while let Some(place) = queues.get(&id).and_then(|queue| queue.get(*at)) {
+                let builds_on = self.at(*place).map(|candidate| candidate.builds_on.as_slice());
+                let lacks = builds_on
+                    .unwrap_or_default()
+                    .iter()
+                    .filter_map(|hash| self.find(hash))
+                    .find(|on| lacking.get(*on) == Some(&true));
+                if let Some(on) = lacks {
+                    blocked.entry(on).or_default().push(id);
+                    break;
+                }
+                if let Some(lacks) = lacking.get_mut(*place) {
+                    *lacks = false;
+                }
+                order.push(*place);
+                *at += 1;
+                ready.extend(blocked.remove(place).unwrap_or_default());
+            }
+        }
+        order
+    }
+}
