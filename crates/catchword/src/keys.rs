@@ -15,6 +15,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
+use catchword_model::identity::PublicKey;
 use catchword_store::Signer;
 use ed25519_dalek::{Signer as _, SigningKey};
 use sha2::{Digest as _, Sha256};
@@ -26,14 +27,16 @@ pub const DEVICE_KEY: &str = "device";
 /// Length of a secret, in bytes.
 pub const SECRET_BYTES: usize = 32;
 
+/// Longest certificate that is kept, in bytes; those that devices make have a tenth of it.
+pub const CERTIFICATE_BYTES_MAX: usize = 4_096;
+
+/// The file of the certificate. No secret can have its name, since names have no dot.
+const CERTIFICATE_FILE: &str = "certificate.der";
+
 /// First byte of a key file: the version of its form.
 const FILE_VERSION: u8 = 1;
 const CHECKSUM_BYTES: usize = 8;
-const FILE_BYTES: usize = 1 + SECRET_BYTES + CHECKSUM_BYTES;
-
-/// What stands before the 32 bytes of an Ed25519 key in a DER-encoded `SubjectPublicKeyInfo`.
-const SPKI_PREFIX: [u8; 12] =
-    [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+const FILE_BYTES_MAX: usize = 1 + CERTIFICATE_BYTES_MAX + CHECKSUM_BYTES;
 
 /// A place where a device keeps its secrets: files, or the keychain of a platform.
 ///
@@ -53,6 +56,31 @@ pub trait KeyStore: fmt::Debug + Send + Sync {
     ///
     /// [`KeyError::Io`]; an earlier secret is still there.
     fn store(&self, name: &str, secret: &Secret) -> Result<(), KeyError>;
+
+    /// Deletes the secret of this name, and returns when it is gone for good. There need not be one.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError::Io`]; the secret may still be there.
+    fn remove(&self, name: &str) -> Result<(), KeyError>;
+
+    /// Returns the device's certificate, DER-encoded, or `None` if none was kept.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError`]; nothing is changed.
+    fn load_certificate(&self) -> Result<Option<Vec<u8>>, KeyError>;
+
+    /// Keeps the device's certificate, at most [`CERTIFICATE_BYTES_MAX`] long, and returns when it is
+    /// durable. An earlier one is replaced.
+    ///
+    /// Peers know the device by the bytes of its certificate, so they are kept as they are and with the
+    /// same care as the key, although they are no secret.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError::Io`]; an earlier certificate is still there.
+    fn store_certificate(&self, der: &[u8]) -> Result<(), KeyError>;
 }
 
 /// 32 secret bytes, wiped when dropped.
@@ -123,32 +151,60 @@ impl FileKeyStore {
     fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
-}
 
-impl KeyStore for FileKeyStore {
-    fn load(&self, name: &str) -> Result<Option<Secret>, KeyError> {
-        let mut file = match File::open(self.path(name)) {
+    fn read(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, KeyError> {
+        let file = match File::open(self.path(name)) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(KeyError::Io(error)),
         };
         refuse_exposed(&fs::metadata(&self.folder).map_err(KeyError::Io)?)?;
         refuse_exposed(&file.metadata().map_err(KeyError::Io)?)?;
-        let mut bytes = Zeroizing::new([0; FILE_BYTES]);
-        file.read_exact(&mut *bytes).map_err(|error| {
-            let cut_off = error.kind() == io::ErrorKind::UnexpectedEof;
-            if cut_off { KeyError::Damaged } else { KeyError::Io(error) }
-        })?;
-        decode(&bytes).map(Some)
+        // The whole capacity at once: what grows leaves copies of a secret behind.
+        let mut bytes = Zeroizing::new(Vec::with_capacity(2 * FILE_BYTES_MAX));
+        let limit = u64::try_from(FILE_BYTES_MAX + 1).unwrap_or(u64::MAX);
+        file.take(limit).read_to_end(&mut bytes).map_err(KeyError::Io)?;
+        Ok(Some(bytes))
+    }
+
+    fn write(&self, name: &str, content: &[u8]) -> io::Result<()> {
+        make_private_folder(&self.folder)?;
+        let path = self.path(name);
+        let beside = path.with_extension("new");
+        write_private(&beside, &encode(content))?;
+        fs::rename(&beside, &path)?;
+        sync_folder(&self.folder)
+    }
+}
+
+impl KeyStore for FileKeyStore {
+    fn load(&self, name: &str) -> Result<Option<Secret>, KeyError> {
+        let Some(bytes) = self.read(name)? else { return Ok(None) };
+        let secret = decode(&bytes)?.try_into().map_err(|_| KeyError::Damaged)?;
+        Ok(Some(Secret::new(secret)))
     }
 
     fn store(&self, name: &str, secret: &Secret) -> Result<(), KeyError> {
-        make_private_folder(&self.folder).map_err(KeyError::Io)?;
-        let path = self.path(name);
-        let beside = path.with_extension("new");
-        write_private(&beside, &encode(secret)).map_err(KeyError::Io)?;
-        fs::rename(&beside, &path).map_err(KeyError::Io)?;
-        sync_folder(&self.folder).map_err(KeyError::Io)
+        self.write(name, secret.expose()).map_err(KeyError::Io)
+    }
+
+    fn remove(&self, name: &str) -> Result<(), KeyError> {
+        match fs::remove_file(self.path(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            outcome => outcome.and_then(|()| sync_folder(&self.folder)).map_err(KeyError::Io),
+        }
+    }
+
+    fn load_certificate(&self) -> Result<Option<Vec<u8>>, KeyError> {
+        let Some(bytes) = self.read(CERTIFICATE_FILE)? else { return Ok(None) };
+        Ok(Some(decode(&bytes)?.to_vec()))
+    }
+
+    fn store_certificate(&self, der: &[u8]) -> Result<(), KeyError> {
+        if CERTIFICATE_BYTES_MAX < der.len() {
+            return Err(KeyError::Io(io::ErrorKind::FileTooLarge.into()));
+        }
+        self.write(CERTIFICATE_FILE, der).map_err(KeyError::Io)
     }
 }
 
@@ -175,10 +231,14 @@ impl Signer for DeviceKey {
     }
 }
 
+/// The device's public key.
+pub(crate) fn public_key(secret: &Secret) -> PublicKey {
+    PublicKey::of_secret(secret.expose())
+}
+
 /// The device's public key as a DER-encoded `SubjectPublicKeyInfo`.
 pub(crate) fn public_key_spki(secret: &Secret) -> Vec<u8> {
-    let key = SigningKey::from_bytes(secret.expose()).verifying_key().to_bytes();
-    SPKI_PREFIX.into_iter().chain(key).collect()
+    public_key(secret).to_spki().to_vec()
 }
 
 /// Returns the device's key, after making one where there is none.
@@ -191,23 +251,20 @@ pub(crate) fn load_or_make(keys: &dyn KeyStore) -> Result<Secret, KeyError> {
     Ok(secret)
 }
 
-fn encode(secret: &Secret) -> Zeroizing<Vec<u8>> {
-    let mut bytes = Zeroizing::new(Vec::with_capacity(FILE_BYTES));
+fn encode(content: &[u8]) -> Zeroizing<Vec<u8>> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(1 + content.len() + CHECKSUM_BYTES));
     bytes.push(FILE_VERSION);
-    bytes.extend_from_slice(secret.expose());
+    bytes.extend_from_slice(content);
     let checksum = Sha256::digest(&*bytes);
     bytes.extend(checksum.iter().take(CHECKSUM_BYTES));
     bytes
 }
 
-fn decode(bytes: &[u8; FILE_BYTES]) -> Result<Secret, KeyError> {
-    let (content, checksum) =
-        bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or(KeyError::Damaged)?;
-    let (version, secret) = content.split_first().ok_or(KeyError::Damaged)?;
-    if *version != FILE_VERSION || !Sha256::digest(content).starts_with(checksum) {
-        return Err(KeyError::Damaged);
-    }
-    secret.try_into().map(Secret::new).map_err(|_| KeyError::Damaged)
+fn decode(bytes: &[u8]) -> Result<&[u8], KeyError> {
+    let (whole, checksum) = bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or(KeyError::Damaged)?;
+    let (version, content) = whole.split_first().ok_or(KeyError::Damaged)?;
+    let intact = *version == FILE_VERSION && Sha256::digest(whole).starts_with(checksum);
+    if intact { Ok(content) } else { Err(KeyError::Damaged) }
 }
 
 #[cfg(unix)]
@@ -267,6 +324,54 @@ mod tests {
 
         keys.store("device", &Secret::new([8; 32])).unwrap();
         assert_eq!(keys.load("device").unwrap().unwrap().expose(), &[8; 32]);
+    }
+
+    #[test]
+    fn a_secret_that_was_removed_is_gone_and_may_be_removed_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let keys = FileKeyStore::new(folder.path().join("keys"));
+        keys.store("pair", &Secret::new([7; 32])).unwrap();
+        keys.store("device", &Secret::new([8; 32])).unwrap();
+
+        keys.remove("pair").unwrap();
+        keys.remove("pair").unwrap();
+        assert!(keys.load("pair").unwrap().is_none());
+        assert!(keys.load("device").unwrap().is_some());
+    }
+
+    #[test]
+    fn a_certificate_is_kept_beside_the_secrets() {
+        let folder = tempfile::tempdir().unwrap();
+        let keys = FileKeyStore::new(folder.path().join("keys"));
+        assert!(keys.load_certificate().unwrap().is_none());
+
+        let longest = vec![7; CERTIFICATE_BYTES_MAX];
+        keys.store("device", &Secret::new([8; 32])).unwrap();
+        keys.store_certificate(&longest).unwrap();
+        assert_eq!(keys.load_certificate().unwrap(), Some(longest.clone()));
+        assert_eq!(keys.load("device").unwrap().unwrap().expose(), &[8; 32]);
+
+        let too_long = [longest.clone(), vec![7]].concat();
+        assert!(matches!(keys.store_certificate(&too_long), Err(KeyError::Io(_))));
+        assert_eq!(keys.load_certificate().unwrap(), Some(longest));
+    }
+
+    #[test]
+    fn a_damaged_certificate_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let keys = FileKeyStore::new(folder.path().join("keys"));
+        keys.store_certificate(b"certificate").unwrap();
+        let path = folder.path().join("keys").join(CERTIFICATE_FILE);
+        let whole = fs::read(&path).unwrap();
+
+        for place in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[place] ^= 1;
+            fs::write(&path, &bytes).unwrap();
+            assert!(matches!(keys.load_certificate(), Err(KeyError::Damaged)), "at {place}");
+        }
+        fs::write(&path, [&whole[..], &[0]].concat()).unwrap();
+        assert!(matches!(keys.load_certificate(), Err(KeyError::Damaged)));
     }
 
     #[test]

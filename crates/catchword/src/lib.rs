@@ -39,7 +39,7 @@
 //!
 //! # What is not here
 //!
-//! Drawing pages, and, in this release, other devices: nothing leaves this one.
+//! Drawing pages. Without the feature `net`, other devices: nothing leaves this one.
 
 #![warn(clippy::exhaustive_enums)]
 
@@ -56,6 +56,8 @@ mod import;
 mod keeper;
 mod keys;
 mod library;
+#[cfg(feature = "net")]
+pub mod net;
 mod notes;
 mod session;
 mod undo;
@@ -89,7 +91,9 @@ pub use event::{EVENTS_WAITING_MAX, Event, Subscription};
 pub use history::{Deed, HistoryEntry};
 pub use import::{Imported, Newness};
 pub use keeper::PUBLISH_AFTER;
-pub use keys::{DEVICE_KEY, FileKeyStore, KeyError, KeyStore, SECRET_BYTES, Secret};
+pub use keys::{
+    CERTIFICATE_BYTES_MAX, DEVICE_KEY, FileKeyStore, KeyError, KeyStore, SECRET_BYTES, Secret,
+};
 pub use library::{Library, PREFIX_DIGITS_MIN};
 pub use notes::{Part, Saved};
 pub use session::{PAGE_SECONDS_MAX, ReadingSession};

@@ -458,6 +458,21 @@ impl Core {
         Ok(published)
     }
 
+    /// Publishes every turn that waits, as before everything is shown to somebody else. A full disk keeps
+    /// them where they are.
+    #[cfg(feature = "net")]
+    pub(crate) fn publish_all(&self) {
+        let _unpublished_turns_are_kept = self.store.publish_all();
+    }
+
+    /// Tells whoever watches.
+    #[cfg(feature = "net")]
+    pub(crate) fn announce(&self, event: &Event) {
+        let order = self.lock_order();
+        self.subscribers.send(event);
+        drop(order);
+    }
+
     fn place_moved(&self, book: BookId) -> Result<Option<Event>, LoadError> {
         let entries = self.store.positions(book)?;
         let place = catchword_model::position::place(&entries);

@@ -6,6 +6,9 @@ mod books;
 mod care;
 #[cfg(test)]
 mod conflicts;
+#[cfg(feature = "net")]
+#[cfg(test)]
+mod net;
 #[cfg(test)]
 mod notes;
 #[cfg(test)]

@@ -1,0 +1,33 @@
+//! Other devices: the drivers that run the protocols over a network. Feature `net`.
+//!
+//! [`Endpoint`] makes and takes connections, a [`Connection`] carries signed requests and pairings, and
+//! [`Discovery`] says who is near. None of them decides whom to trust or what to say: they ask [`Trust`],
+//! and carry what they are given.
+
+mod call;
+mod certificate;
+mod discovery;
+mod ledger;
+mod mdns;
+mod node;
+mod pairing;
+mod peers;
+mod quic;
+mod stream;
+mod syncing;
+mod table;
+mod tls;
+
+pub use catchword_proto::trust::{Deactivation, PeerRecord, PeerState};
+
+pub use call::{Ask, CallError, Incoming, IncomingError, Reply};
+pub use certificate::DeviceIdentity;
+pub use discovery::{Discovery, DiscoveryError, Heard};
+pub use mdns::Mdns;
+pub use node::{FindPeerError, Hosted, Join, JoinError, Node, NodeConfig, NodeError, SyncError};
+pub use pairing::{Allow, Asking, Hosting, OnAsk, PairError};
+pub use peers::{PeerBook, PeerError};
+pub use quic::{BindError, Candidate, Connection, DialError, Endpoint, Lost, Source};
+pub use stream::{Stream, StreamError};
+pub use syncing::SyncReport;
+pub use tls::{Purpose, Trust};

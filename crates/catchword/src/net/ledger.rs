@@ -1,0 +1,377 @@
+//! What a session asks of the store, towards one peer: the words of the protocol, and those of the
+//! store.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use catchword_model::exchange::{Reach, Signed, Vector as StoredVector, prefix_of};
+use catchword_model::id::{BookId, DocumentId, Generation};
+use catchword_model::identity::Fingerprint;
+use catchword_proto::mac::MacKey;
+use catchword_proto::secret::PairSecret;
+use catchword_proto::session::{
+    Answer, Applied, Apply, Bounds, Chain, Collected, Entry, Exclusion, Item, ListDigest, Local,
+    Log, Piece, Question, Span, Spot, Summary, Vector,
+};
+use catchword_store::{
+    AppendError, ApplyError, CollectError, Delivery, Exclusions, LoadError, Origin, Peer, Scope,
+    Store,
+};
+
+use crate::event::Event;
+use crate::keys::{DEVICE_KEY, DeviceKey};
+use crate::library::{Core, Library};
+
+/// A generation that nobody has: for a peer that was never met.
+const NOBODY: Generation = Generation([0; 16]);
+
+/// Up to which local sequence each peer was answered since this process started. It says in its next
+/// message how far it came, and until then nothing is sent twice.
+pub(crate) type Answered = Arc<Mutex<BTreeMap<Origin, u64>>>;
+
+/// The store, towards one peer.
+pub(crate) struct Ledger {
+    library: Library,
+    peer: Fingerprint,
+    /// Names what is excluded, between the two.
+    key: MacKey,
+    scope: Scope,
+    answered: Answered,
+    /// Books that have something new since this was made.
+    changed: Mutex<BTreeSet<DocumentId>>,
+}
+
+impl std::fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ledger").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
+
+/// The store could not answer.
+#[derive(Debug, thiserror::Error)]
+enum Unable {
+    #[error(transparent)]
+    Read(#[from] LoadError),
+    #[error(transparent)]
+    Write(#[from] AppendError),
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    #[error(transparent)]
+    Collect(#[from] CollectError),
+    #[error("the device's key is missing")]
+    NoKey,
+}
+
+impl Ledger {
+    /// Makes the ledger of a peer.
+    pub(crate) fn new(
+        library: &Library,
+        peer: Fingerprint,
+        secret: &PairSecret,
+        answered: &Answered,
+    ) -> Self {
+        Self {
+            library: library.clone(),
+            peer,
+            key: MacKey::derive(secret, &[b"catchword/disc/v1"]),
+            scope: Scope::All,
+            answered: Arc::clone(answered),
+            changed: Mutex::default(),
+        }
+    }
+
+    /// Returns the wall clock, in milliseconds since the Unix epoch.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.core().now_ms()
+    }
+
+    /// Returns how many books have something new since this was made.
+    pub(crate) fn books_changed(&self) -> u64 {
+        self.changed.lock().unwrap_or_else(PoisonError::into_inner).len() as u64
+    }
+
+    /// Keeps how a comparison ended.
+    pub(crate) fn compared(&self, generation: Generation, equal: bool) {
+        // What could not be kept is compared again.
+        let _kept = self.towards(Some(generation), |peer| {
+            let heard = self.store().local(peer)?.heard;
+            let heard = catchword_store::Heard { agreed: equal, ..heard };
+            self.store().hear(peer.origin, heard, None)?;
+            if equal {
+                self.store().drop_parked(self.peer)?;
+            }
+            Ok(())
+        });
+    }
+
+    /// Remembers that a response says everything up to this local sequence.
+    pub(crate) fn sent(&self, generation: Generation, through: u64) {
+        self.answered().insert(self.origin(generation), through);
+    }
+
+    fn answered(&self) -> std::sync::MutexGuard<'_, BTreeMap<Origin, u64>> {
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Answers a question about a generation of the peer; `None`: the one it was met in last.
+    pub(crate) fn answer(&self, generation: Option<Generation>, question: Question) -> Answer {
+        self.try_answer(generation, question).unwrap_or(Answer::Failed)
+    }
+
+    fn try_answer(
+        &self,
+        generation: Option<Generation>,
+        question: Question,
+    ) -> Result<Answer, Unable> {
+        let known = match generation {
+            Some(generation) => Some(generation),
+            None => self.store().peer_generation(self.peer)?,
+        };
+        self.towards(known, |peer| {
+            Ok(match question {
+                Question::Local => Answer::Local(self.local(peer)?),
+                Question::Collect { after } => {
+                    Answer::Collected(self.collect(peer, known.is_some(), after)?)
+                }
+                Question::Apply(apply) => Answer::Applied(self.apply(peer, apply)?),
+                Question::Items(spans) => Answer::Items(self.items(peer, &spans)?),
+                Question::Compare(theirs) => self.compare(peer, &theirs)?,
+                Question::Hashes(spots) => Answer::Hashes(self.hashes(peer, &spots)?),
+                Question::CollectFor(vectors) => {
+                    let wanted: Vec<_> = vectors.iter().map(to_store).collect();
+                    let found = self.store().collect_for(peer, &wanted, &self.signer()?)?;
+                    let changes = found.changes + found.events;
+                    let bytes = if changes == 0 { Vec::new() } else { found.piece };
+                    Answer::Piece { piece: Piece { bytes, changes }, more: found.more }
+                }
+            })
+        })
+    }
+
+    /// Does something towards a generation of the peer; `None`: it was never met.
+    fn towards<T>(
+        &self,
+        generation: Option<Generation>,
+        work: impl FnOnce(&Peer<'_>) -> Result<T, Unable>,
+    ) -> Result<T, Unable> {
+        let mac = |id: DocumentId| self.mac(id);
+        work(&Peer {
+            origin: self.origin(generation.unwrap_or(NOBODY)),
+            scope: &self.scope,
+            mac: &mac,
+            now_ms: self.now_ms(),
+        })
+    }
+
+    fn core(&self) -> &Core {
+        self.library.core()
+    }
+
+    fn store(&self) -> &Store {
+        &self.core().store
+    }
+
+    fn origin(&self, generation: Generation) -> Origin {
+        Origin { peer: self.peer, generation }
+    }
+
+    fn mac(&self, document: DocumentId) -> [u8; 8] {
+        let tag = self.key.tag(&[b"excluded", &document.0]);
+        tag.first_chunk().copied().unwrap_or_default()
+    }
+
+    fn signer(&self) -> Result<DeviceKey, Unable> {
+        let secret = self.core().keys.load(DEVICE_KEY).ok().flatten();
+        secret.map(|secret| DeviceKey::new(&secret)).ok_or(Unable::NoKey)
+    }
+
+    fn local(&self, peer: &Peer<'_>) -> Result<Local, Unable> {
+        let local = self.store().local(peer)?;
+        Ok(Local {
+            generation: local.generation,
+            end: local.end,
+            settled: true,
+            mark: local.mark,
+            summary: Summary(local.fingerprint),
+            exclusions: ListDigest(local.exclusions),
+            held: ListDigest(local.held),
+            parked: local.parked,
+            agreed: local.heard.agreed,
+        })
+    }
+
+    fn collect(
+        &self,
+        peer: &Peer<'_>,
+        known: bool,
+        after: Option<u64>,
+    ) -> Result<Collected, Unable> {
+        self.core().publish_all();
+        let heard = self.store().local(peer)?.heard;
+        let excluded = self.store().exclusions(peer)?;
+        let held = excluded.digest() == heard.holds;
+        let list = excluded.macs.into_iter().map(Exclusion).collect();
+        let list = (!held).then_some(list);
+        if !known {
+            let (bounds, piece) = (Bounds::default(), Piece::default());
+            return Ok(Collected { peer: None, local: self.local(peer)?, list, bounds, piece });
+        }
+        let answered = self.answered().get(&peer.origin).copied();
+        let after = after.or(answered).unwrap_or(heard.given);
+        let found = self.store().collect(peer, after, &self.signer()?)?;
+        let local = self.local(peer)?;
+        // What was made meanwhile is for the next sync: the summary then covers more than is sent.
+        let catchword_store::Bounds { from, through, end } = found.bounds;
+        let bounds = Bounds { from, through, end };
+        let changes = found.changes + found.events;
+        let local = Local { end, settled: local.end == end, ..local };
+        let piece = Piece { bytes: if changes == 0 { Vec::new() } else { found.piece }, changes };
+        let generation = Some(peer.origin.generation);
+        Ok(Collected { peer: generation, local, list, bounds, piece })
+    }
+
+    fn apply(&self, peer: &Peer<'_>, apply: Apply) -> Result<Applied, Unable> {
+        let own = self.store().local(peer)?;
+        let for_us = apply.heard.as_ref().is_none_or(|heard| heard.built_for == own.generation);
+        if let Some(heard) = apply.heard {
+            let macs = |list: Vec<Exclusion>| list.into_iter().map(|mac| mac.0).collect();
+            let exclusions = heard.list.map(|list| Exclusions { macs: macs(list) });
+            let mut said = own.heard;
+            if for_us {
+                said.holds = heard.held.0;
+                said.given = heard.mark.unwrap_or(said.given);
+            }
+            if heard.mark.is_some() {
+                self.answered().remove(&peer.origin);
+            }
+            self.store().hear(peer.origin, said, exclusions)?;
+            if heard.agreed {
+                self.store().drop_parked(self.peer)?;
+            }
+        }
+        let bounds = apply.bounds.filter(|_| for_us);
+        let bounds = bounds.map(|Bounds { from, through, end }| catchword_store::Bounds {
+            from,
+            through,
+            end,
+        });
+        let before = own.end;
+        let moves =
+            |bounds: catchword_store::Bounds| own.mark < bounds.through || bounds.end < own.mark;
+        if apply.piece.is_empty() && !bounds.is_some_and(moves) {
+            let local = self.local(peer)?;
+            let after = local.end;
+            return Ok(Applied { local, before, after, received: 0, added: 0, refused: 0 });
+        }
+        let applied = self.deliver(peer, &apply.piece, bounds)?;
+        self.tell(&applied.documents);
+        let local = self.local(peer)?;
+        let received = applied.fates.len() as u64 + applied.refused.len() as u64;
+        Ok(Applied {
+            before,
+            after: local.end,
+            local,
+            received,
+            added: applied.changes_added + applied.events_added,
+            refused: applied.refused.len() as u64,
+        })
+    }
+
+    fn deliver(
+        &self,
+        peer: &Peer<'_>,
+        piece: &[u8],
+        bounds: Option<catchword_store::Bounds>,
+    ) -> Result<catchword_store::Applied, Unable> {
+        let empty = catchword_model::exchange::Piece::default().encode();
+        let piece = if piece.is_empty() { &empty } else { piece };
+        Ok(self.store().apply(peer, Delivery { piece, bounds })?)
+    }
+
+    /// Tells whoever watches the library what has something new.
+    fn tell(&self, documents: &BTreeSet<DocumentId>) {
+        let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        for document in documents {
+            let book = BookId(document.0);
+            let own = matches!(self.store().book(book), Ok(Some(_)));
+            changed.extend(own.then_some(*document));
+        }
+        if !documents.is_empty() {
+            self.core().announce(&Event::Missed { count: documents.len() as u64 });
+        }
+    }
+
+    fn items(&self, peer: &Peer<'_>, spans: &[Span]) -> Result<Vec<Vec<Item>>, Unable> {
+        let spans: Vec<_> = spans.iter().map(|span| (span.from, span.to)).collect();
+        let found = self.store().items(peer, &spans)?;
+        let item = |(document, state)| Item { document, state: prefix_of(&state) };
+        let lists = found.into_iter().map(|items| items.into_iter().map(item).collect());
+        Ok(lists.collect())
+    }
+
+    fn compare(&self, peer: &Peer<'_>, theirs: &[Vector]) -> Result<Answer, Unable> {
+        let documents: Vec<_> = theirs.iter().map(|vector| vector.document).collect();
+        let mine = self.store().vectors(peer, &documents)?;
+        let mine = mine.into_iter().map(|(document, vector)| from_store(document, &vector));
+        let spots: Vec<Spot> = theirs.iter().flat_map(spots).collect();
+        let claimed: Vec<_> = theirs
+            .iter()
+            .flat_map(|vector| vector.entries.iter().map(|entry| entry.hash))
+            .collect();
+        let here = self.hashes(peer, &spots)?;
+        let differs = |((spot, here), claimed): ((Spot, Option<[u8; 8]>), [u8; 8])| {
+            here.is_some_and(|here| here != claimed).then_some(spot)
+        };
+        let forks = spots.into_iter().zip(here).zip(claimed).filter_map(differs).collect();
+        Ok(Answer::Compared { mine: mine.collect(), forks })
+    }
+
+    fn hashes(&self, peer: &Peer<'_>, spots: &[Spot]) -> Result<Vec<Option<[u8; 8]>>, Unable> {
+        let spots: Vec<_> = spots
+            .iter()
+            .map(|Spot { chain, seq }| {
+                let number = u64::from(*seq);
+                let signed = match chain.log {
+                    Log::Changes => Signed::Change { seq: number },
+                    Log::Events => Signed::Event { n: number },
+                };
+                (chain.document, chain.actor, signed)
+            })
+            .collect();
+        Ok(self.store().hashes(peer, &spots)?)
+    }
+}
+
+fn spots(vector: &Vector) -> impl Iterator<Item = Spot> + '_ {
+    vector.entries.iter().map(|entry| {
+        let chain = Chain { document: vector.document, log: entry.log, actor: entry.actor };
+        Spot { chain, seq: entry.seq }
+    })
+}
+
+fn to_store(vector: &Vector) -> (DocumentId, StoredVector) {
+    let of = |log: Log| {
+        let entries = vector.entries.iter().filter(move |entry| entry.log == log);
+        let reach = |entry: &Entry| Reach {
+            actor: entry.actor,
+            number: u64::from(entry.seq),
+            prefix: entry.hash,
+        };
+        entries.map(reach).collect()
+    };
+    (vector.document, StoredVector { changes: of(Log::Changes), events: of(Log::Events) })
+}
+
+fn from_store(document: DocumentId, vector: &StoredVector) -> Vector {
+    let entry = |log: Log| {
+        move |reach: &Reach| Entry {
+            log,
+            actor: reach.actor,
+            seq: u32::try_from(reach.number).unwrap_or(u32::MAX - 1),
+            hash: reach.prefix,
+        }
+    };
+    let changes = vector.changes.iter().map(entry(Log::Changes));
+    let entries = changes.chain(vector.events.iter().map(entry(Log::Events))).collect();
+    Vector { document, entries }
+}
