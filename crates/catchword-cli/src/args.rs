@@ -3,6 +3,7 @@
 //! What is checked here is form alone (a number is a number, an id is an id); whether a book or a
 //! file exists is for the command to find out.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum, value_parser};
@@ -19,7 +20,8 @@ const HELP_WIDTH_MAX: usize = 100;
 /// Keep books, positions, highlights and notes
 ///
 /// Keeps a library of books on this device: where you are in each of them, what you marked and
-/// wrote, and when. Every write is durable when the command returns. Nothing leaves this device.
+/// wrote, and when. Every write is durable when the command returns. Devices that are paired bring
+/// each other to the same state, over the network they share and without a server.
 ///
 /// A BOOK is an id, the beginning of one (at least 6 digits), or an exact title.
 ///
@@ -153,6 +155,31 @@ pub(crate) enum Command {
     /// For every disagreement: what each device wrote and when, which of them counts, and by which
     /// rule. Writing the field again settles it.
     Conflicts(ConflictsArgs),
+    /// Pair this device with another
+    ///
+    /// One device shows a code, the other takes it: `pair --show` here, and there what it prints. The
+    /// code is good once and for two minutes. With the QR code the other device knows whom it meets and
+    /// where; with the six digits alone it needs the address as well.
+    ///
+    /// Without `--yes`, `--show` asks on the terminal before it takes the other device in. Without a
+    /// terminal, showing the code was the approval.
+    Pair(PairArgs),
+    /// List the paired devices, or change what they may do
+    ///
+    /// Without a command, lists them: name, state and why, and when they last answered. A PEER is its name, its fingerprint, or the beginning of one (at least 6 digits).
+    Peers(PeersArgs),
+    /// Keep this library in step with the paired devices
+    ///
+    /// Holds the library, answers the paired devices, and carries out every other command on this library
+    /// until it is stopped. Nothing that was acknowledged is lost, however it is stopped.
+    ///
+    /// The first line says where it listens; logs go to standard error.
+    Serve(ServeArgs),
+    /// Bring this library and that of a paired device to the same state, now
+    ///
+    /// Meets every paired device, or the one that is named, at its address or where it was last. The other
+    /// device runs `catchword serve`. Prints what travelled, and whether both hold the same.
+    Sync(SyncArgs),
     /// Remove a book from this device
     ///
     /// Removes the file and hides the book here; other devices keep it. Importing it again brings
@@ -205,6 +232,21 @@ pub(crate) enum Command {
     Man(ManArgs),
 }
 
+impl Command {
+    /// Returns whether a daemon that holds the library carries the command out.
+    pub(crate) const fn is_for_daemon(&self) -> bool {
+        !matches!(
+            self,
+            Self::Demo(_)
+                | Self::Init(_)
+                | Self::Serve(_)
+                | Self::Completions(_)
+                | Self::Man(_)
+                | Self::Restore(_)
+        )
+    }
+}
+
 /// `demo`.
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
@@ -214,6 +256,83 @@ pub(crate) struct DemoArgs {
     /// The process that is killed in the middle: writes into this book of the library in `--data`
     #[arg(long, value_name = "BOOK", hide = true)]
     pub(crate) writer: Option<String>,
+}
+
+/// `pair`.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("side").required(true).multiple(true).args(["show", "key"]))]
+pub(crate) struct PairArgs {
+    /// Show a code, and wait for the other device
+    #[arg(long, conflicts_with_all = ["qr", "key", "addr"])]
+    pub(crate) show: bool,
+    /// Take the other device in without asking
+    #[arg(long, requires = "show")]
+    pub(crate) yes: bool,
+    /// Listen there while the code is shown [default: any free port]
+    #[arg(long, value_name = "HOST:PORT", requires = "show")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Take only a device that has scanned the code, not one that has the six digits alone
+    #[arg(long, requires = "show")]
+    pub(crate) qr_only: bool,
+    /// What the QR code of the other device says
+    #[arg(long, value_name = "TEXT", requires = "key")]
+    pub(crate) qr: Option<String>,
+    /// The six digits that the other device shows
+    #[arg(long, value_name = "123456")]
+    pub(crate) key: Option<String>,
+    /// Where the other device listens [default: where its QR code says]
+    #[arg(long, value_name = "HOST:PORT", requires = "key")]
+    pub(crate) addr: Option<SocketAddr>,
+}
+
+/// `peers`.
+#[derive(Debug, Args)]
+pub(crate) struct PeersArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Option<PeersCommand>,
+}
+
+/// What may be done with a paired device.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PeersCommand {
+    /// Take the trust away
+    ///
+    /// Its open connections are closed at once, and it is refused from now on. What it brought stays.
+    /// To trust it again, pair again.
+    Forget(PeerArgs),
+    /// Go on trusting a device that was deactivated
+    ///
+    /// With the certificate that was pinned when it was paired; nothing of whoever came under its name
+    /// was accepted.
+    Trust(PeerArgs),
+}
+
+/// A paired device.
+#[derive(Debug, Args)]
+pub(crate) struct PeerArgs {
+    /// Name, fingerprint, or beginning of a fingerprint
+    #[arg(value_name = "PEER")]
+    pub(crate) peer: String,
+}
+
+/// `serve`.
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Listen there [default: any free port, on every interface]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) listen: Option<SocketAddr>,
+}
+
+/// `sync`.
+#[derive(Debug, Args)]
+pub(crate) struct SyncArgs {
+    /// Only with this device: name, fingerprint, or beginning of a fingerprint
+    #[arg(long, value_name = "PEER")]
+    pub(crate) peer: Option<String>,
+    /// Where it listens [default: where it was last]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) addr: Option<SocketAddr>,
 }
 
 /// `init`.

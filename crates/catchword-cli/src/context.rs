@@ -1,12 +1,15 @@
 //! What every command needs: where the library is, how to print, and what the environment says.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use catchword::{AnnotationId, Config, Evidence, Library};
 
 use crate::args::Global;
 use crate::failure::{Exit, Failure};
-use crate::output::{Output, complain};
+use crate::interrupt::Interrupt;
+use crate::network::Network;
+use crate::output::Output;
+use crate::terminal::Terminal;
 
 /// Shifts this device's wall clock, for trials: milliseconds, with a sign.
 const CLOCK_OFFSET_VARIABLE: &str = "CATCHWORD_CLOCK_OFFSET_MS";
@@ -22,6 +25,21 @@ pub(crate) struct Context {
     pub(crate) output: Output,
     /// Added to the wall clock, in milliseconds.
     pub(crate) clock_offset_ms: i64,
+    /// What a daemon holds, and the process it works for.
+    pub(crate) daemon: Option<Serving>,
+}
+
+/// A command that a daemon carries out for another process.
+#[derive(Debug, Clone)]
+pub(crate) struct Serving {
+    /// The library that the daemon holds.
+    pub(crate) library: Library,
+    /// And puts on the network.
+    pub(crate) network: Network,
+    /// The folder that the other process works in.
+    pub(crate) caller_folder: PathBuf,
+    /// Whether the other process asked to stop, or went away.
+    pub(crate) interrupt: Interrupt,
 }
 
 impl Context {
@@ -31,11 +49,26 @@ impl Context {
             Some(folder) => folder.clone(),
             None => default_folder()?,
         };
-        Ok(Self { folder, output: Output::new(global.json), clock_offset_ms: clock_offset_ms()? })
+        let output = Output::new(global.json, Terminal::Here);
+        Ok(Self { folder, output, clock_offset_ms: clock_offset_ms()?, daemon: None })
     }
-}
 
-impl Context {
+    /// Returns the path that the caller means.
+    pub(crate) fn path(&self, path: impl AsRef<Path>) -> PathBuf {
+        match &self.daemon {
+            Some(serving) => serving.caller_folder.join(path),
+            None => path.as_ref().to_owned(),
+        }
+    }
+
+    /// Takes over Ctrl-C. To be called once, by a command that polls it.
+    pub(crate) fn interrupt(&self) -> Result<Interrupt, Failure> {
+        match &self.daemon {
+            Some(serving) => Ok(serving.interrupt.clone()),
+            None => Interrupt::install(),
+        }
+    }
+
     /// Returns how a library is opened here.
     pub(crate) fn config(&self) -> Config {
         Config::default().with_clock_offset_ms(self.clock_offset_ms)
@@ -43,9 +76,12 @@ impl Context {
 
     /// Opens the library, and warns of what opening found.
     pub(crate) fn open(&self) -> Result<Library, Failure> {
+        if let Some(serving) = &self.daemon {
+            return Ok(serving.library.clone());
+        }
         let library = Library::open_existing(&self.folder, self.config())?;
         if let Some(evidence) = library.opened().new_generation {
-            complain(&format!(
+            self.output.complain(&format!(
                 "catchword: this library continues as a new device: {}",
                 because(evidence)
             ));

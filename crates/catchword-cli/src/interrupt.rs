@@ -32,10 +32,16 @@ impl Interrupt {
         Ok(interrupt)
     }
 
+    /// Asks to stop at the next safe place.
+    pub(crate) fn ask(&self) {
+        self.asked.store(true, Ordering::SeqCst);
+    }
+
     /// Returns whether to stop at the next safe place.
     pub(crate) fn is_asked(&self) -> bool {
         self.asked.load(Ordering::SeqCst)
     }
+
     /// Says to long work whether it goes on.
     pub(crate) fn flow(&self) -> ControlFlow<()> {
         if self.is_asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

@@ -7,11 +7,14 @@ mod advice;
 mod args;
 mod commands;
 mod context;
+mod daemon;
 mod failure;
 mod files;
 mod interrupt;
+mod network;
 mod output;
 mod shapes;
+mod terminal;
 mod time;
 
 use std::process::ExitCode;
@@ -19,20 +22,32 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use crate::args::Cli;
-use crate::failure::Exit;
+use crate::context::Context;
+use crate::failure::{Exit, Failure};
+use crate::terminal::Terminal;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return refuse_usage(&error),
     };
-    match commands::run(&cli) {
-        Ok(()) => ExitCode::SUCCESS,
+    match run(&cli) {
+        Ok(code) => code,
         Err(failure) => {
-            output::complain(&failure.to_string());
+            Terminal::Here.complain(&failure.to_string());
             failure.exit.into()
         }
     }
+}
+
+/// Carries out the command: here, or through the daemon that holds the library.
+fn run(cli: &Cli) -> Result<ExitCode, Failure> {
+    let context = Context::new(&cli.global)?;
+    if let Some(code) = daemon::client::forward(&cli.command, &context)? {
+        return Ok(code);
+    }
+    commands::run(&cli.command, &context)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Help and version were asked for and are no failure; everything else is wrong usage.
@@ -44,6 +59,6 @@ fn refuse_usage(error: &clap::Error) -> ExitCode {
     }
     let text = error.render().to_string();
     let text = text.strip_prefix("error: ").unwrap_or(&text);
-    output::complain(&format!("catchword: {}", text.trim_end()));
+    Terminal::Here.complain(&format!("catchword: {}", text.trim_end()));
     Exit::Usage.into()
 }

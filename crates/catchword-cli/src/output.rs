@@ -10,13 +10,14 @@
 //! 3. A progress bar is drawn only where standard error is a terminal.
 
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 
-use console::{Term, measure_text_width, truncate_str};
+use console::{measure_text_width, truncate_str};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use crate::failure::{Exit, Failure};
+use crate::terminal::Terminal;
 
 /// Narrowest a column is made, in characters.
 const COLUMN_WIDTH_MIN: usize = 12;
@@ -28,57 +29,85 @@ const JSON_BUFFER_BYTES: usize = 64 << 10;
 const DRAWS_PER_SECOND: u8 = 8;
 
 /// Where a command prints to, and in which form.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Output {
     json: bool,
-    /// Width of the terminal in characters, if standard output is one.
-    width: Option<usize>,
+    terminal: Terminal,
 }
 
 impl Output {
-    /// Looks at what standard output is.
-    pub(crate) fn new(json: bool) -> Self {
-        let size = Term::stdout().size_checked().filter(|_| io::stdout().is_terminal());
-        Self { json, width: size.map(|(_, columns)| usize::from(columns)) }
+    /// Prints to a terminal, or what stands for one.
+    pub(crate) const fn new(json: bool, terminal: Terminal) -> Self {
+        Self { json, terminal }
     }
 
     /// Returns whether a program reads what is printed.
-    pub(crate) const fn is_json(self) -> bool {
+    pub(crate) const fn is_json(&self) -> bool {
         self.json
     }
 
     /// Prints the outcome of the command: `value` for programs, what `write` makes for people.
     pub(crate) fn print(
-        self,
+        &self,
         value: &impl Serialize,
         write: impl FnOnce(&mut Page),
     ) -> Result<(), Failure> {
         if self.json {
-            return send_json(value);
+            return self.send_json(value);
         }
-        let mut page = Page { text: String::new(), width: self.width };
+        let mut page = Page { text: String::new(), width: self.terminal.width() };
         write(&mut page);
-        send(&page.text)
+        self.send(&page.text)
     }
 
     /// Prints a line for people at once, while the command goes on. Nothing with `--json`.
-    pub(crate) fn say(self, line: &str) -> Result<(), Failure> {
-        if self.json { Ok(()) } else { send(&format!("{line}\n")) }
+    pub(crate) fn say(&self, line: &str) -> Result<(), Failure> {
+        if self.json { Ok(()) } else { self.send(&format!("{line}\n")) }
     }
-}
 
-fn send(text: &str) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    unless_closed(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
-}
+    /// Prints one JSON value at once, while the command goes on. Nothing without `--json`.
+    pub(crate) fn tell(&self, value: &impl Serialize) -> Result<(), Failure> {
+        if self.json { self.send_json(value) } else { Ok(()) }
+    }
 
-/// Writes the value as it is serialized: what a list reads one by one is never in memory as a whole.
-fn send_json(value: &impl Serialize) -> Result<(), Failure> {
-    let mut out = io::BufWriter::with_capacity(JSON_BUFFER_BYTES, io::stdout().lock());
-    match serde_json::to_writer(&mut out, value) {
-        Ok(()) => unless_closed(out.write_all(b"\n").and_then(|()| out.flush())),
-        Err(error) if error.is_io() => unless_closed(Err(error.into())),
-        Err(error) => Err(Failure::new(Exit::Failed, error, "")),
+    /// Prints a warning or a failure to standard error.
+    pub(crate) fn complain(&self, message: &str) {
+        self.terminal.complain(message);
+    }
+
+    /// Returns standard input.
+    pub(crate) fn input(&self) -> Box<dyn io::BufRead + '_> {
+        self.terminal.input()
+    }
+
+    /// Starts a bar for `total` steps; nothing is shown unless standard error is a terminal.
+    pub(crate) fn progress(&self, what: &'static str, total: u64) -> Progress {
+        let target = if self.terminal.shows_progress() {
+            ProgressDrawTarget::stderr_with_hz(DRAWS_PER_SECOND)
+        } else {
+            ProgressDrawTarget::hidden()
+        };
+        let bar = ProgressBar::with_draw_target(Some(total), target);
+        if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len}  {eta}") {
+            bar.set_style(style);
+        }
+        bar.set_message(what);
+        Progress { bar }
+    }
+
+    fn send(&self, text: &str) -> Result<(), Failure> {
+        let mut out = &self.terminal;
+        unless_closed(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+    }
+
+    /// Writes the value as it is serialized: what a list reads one by one is never in memory as a whole.
+    fn send_json(&self, value: &impl Serialize) -> Result<(), Failure> {
+        let mut out = io::BufWriter::with_capacity(JSON_BUFFER_BYTES, &self.terminal);
+        match serde_json::to_writer(&mut out, value) {
+            Ok(()) => unless_closed(out.write_all(b"\n").and_then(|()| out.flush())),
+            Err(error) if error.is_io() => unless_closed(Err(error.into())),
+            Err(error) => Err(Failure::new(Exit::Failed, error, "")),
+        }
     }
 }
 
@@ -88,12 +117,6 @@ fn unless_closed(outcome: io::Result<()>) -> Result<(), Failure> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         outcome => Ok(outcome?),
     }
-}
-
-/// Prints a warning or a failure to standard error.
-pub(crate) fn complain(message: &str) {
-    // There is nowhere left to say that standard error does not work.
-    let _nowhere_to_report = writeln!(io::stderr().lock(), "{message}");
 }
 
 /// Text for people, in the making.
@@ -272,21 +295,6 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Starts a bar for `total` steps; nothing is shown unless standard error is a terminal.
-    pub(crate) fn start(what: &'static str, total: u64) -> Self {
-        let target = if io::stderr().is_terminal() {
-            ProgressDrawTarget::stderr_with_hz(DRAWS_PER_SECOND)
-        } else {
-            ProgressDrawTarget::hidden()
-        };
-        let bar = ProgressBar::with_draw_target(Some(total), target);
-        if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len}  {eta}") {
-            bar.set_style(style);
-        }
-        bar.set_message(what);
-        Self { bar }
-    }
-
     /// Says that `done` of `total` steps are done.
     pub(crate) fn set(&self, done: u64, total: u64) {
         self.bar.set_length(total);

@@ -6,8 +6,8 @@ use serde::Serialize;
 use crate::args::{BackupArgs, RestoreArgs};
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
-use crate::interrupt::{Interrupt, stopped};
-use crate::output::{Progress, complain, count, size};
+use crate::interrupt::stopped;
+use crate::output::{count, size};
 
 #[derive(Serialize)]
 struct Saved {
@@ -27,16 +27,18 @@ struct Restored {
 /// Saves the library.
 pub(crate) fn backup(args: &BackupArgs, context: &Context) -> Result<(), Failure> {
     let library = context.open()?;
-    let interrupt = Interrupt::install()?;
-    let progress = Progress::start("backup", 0);
-    let saved = library.backup(&args.file, &mut |now| {
+    let interrupt = context.interrupt()?;
+    let progress = context.output.progress("backup", 0);
+    let saved = library.backup(context.path(&args.file), &mut |now| {
         progress.set(now.done, now.total);
         interrupt.flow()
     });
     drop(progress);
     let report = saved?;
     for book in &report.files_left_out {
-        complain(&format!("catchword: the file of {book} is missing or damaged and left out"));
+        context
+            .output
+            .complain(&format!("catchword: the file of {book} is missing or damaged and left out"));
     }
     let left_out = report.files_left_out.iter().map(ToString::to_string);
     let saved =

@@ -7,7 +7,7 @@ use crate::args::CheckArgs;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::interrupt::{Interrupt, stopped};
-use crate::output::{Page, Progress, count, plain};
+use crate::output::{Page, count, plain};
 
 #[derive(Serialize)]
 struct Report {
@@ -46,13 +46,13 @@ struct Unusable {
 /// Checks the library, and fails if anything is wrong and was not repaired.
 pub(crate) fn run(args: &CheckArgs, context: &Context) -> Result<(), Failure> {
     let library = context.open()?;
-    let interrupt = Interrupt::install()?;
+    let interrupt = context.interrupt()?;
     let repair = if args.repair { Repair::Rebuild } else { Repair::ReportOnly };
-    let checked = check(&library, repair, &interrupt)?;
+    let checked = check(&library, repair, context, &interrupt)?;
     // What a repair left is for a second look to say.
     let again = match repair {
         Repair::Rebuild if !checked.is_clean() => {
-            Some(check(&library, Repair::ReportOnly, &interrupt)?)
+            Some(check(&library, Repair::ReportOnly, context, &interrupt)?)
         }
         Repair::Rebuild | Repair::ReportOnly => None,
     };
@@ -72,8 +72,13 @@ pub(crate) fn run(args: &CheckArgs, context: &Context) -> Result<(), Failure> {
     Err(Failure::message(Exit::Failed, "the library is damaged", advice))
 }
 
-fn check(library: &Library, repair: Repair, interrupt: &Interrupt) -> Result<Checked, Failure> {
-    let progress = Progress::start("check", 0);
+fn check(
+    library: &Library,
+    repair: Repair,
+    context: &Context,
+    interrupt: &Interrupt,
+) -> Result<Checked, Failure> {
+    let progress = context.output.progress("check", 0);
     let checked = library.check(repair, &mut |now| {
         progress.set(now.done, now.total);
         interrupt.flow()

@@ -5,8 +5,8 @@ use serde::Serialize;
 
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::interrupt::{Interrupt, stopped};
-use crate::output::{Progress, count, size};
+use crate::interrupt::stopped;
+use crate::output::{count, size};
 
 #[derive(Serialize)]
 struct Report {
@@ -20,8 +20,8 @@ struct Report {
 /// Packs the history, until it is done or stopped.
 pub(crate) fn run(context: &Context) -> Result<(), Failure> {
     let library = context.open()?;
-    let interrupt = Interrupt::install()?;
-    let progress = Progress::start("compact", 0);
+    let interrupt = context.interrupt()?;
+    let progress = context.output.progress("compact", 0);
     let report = library.compact(&mut |now| {
         progress.set(now.done, now.total);
         interrupt.flow()

@@ -14,7 +14,7 @@ struct Script {
 }
 
 /// Prints the script.
-pub(crate) fn run(args: &CompletionsArgs, output: Output) -> Result<(), Failure> {
+pub(crate) fn run(args: &CompletionsArgs, output: &Output) -> Result<(), Failure> {
     let mut bytes = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "catchword", &mut bytes);
     let script = Script {

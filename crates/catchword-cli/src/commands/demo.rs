@@ -41,7 +41,7 @@ pub(crate) fn run(args: &DemoArgs, context: &Context) -> Result<(), Failure> {
     let folder =
         tempfile::tempdir().map_err(|error| Failure::file("make", &std::env::temp_dir(), error))?;
     let context = Context { folder: folder.path().join("library"), ..context.clone() };
-    let out = context.output;
+    let out = &context.output;
 
     chapter(out, "A library of its own, in a folder that goes afterwards")?;
     let library = Library::create(&context.folder, context.config().with_device_name("demo"))?;
@@ -72,7 +72,10 @@ pub(crate) fn run(args: &DemoArgs, context: &Context) -> Result<(), Failure> {
     }
     let recent = recent(out, &library)?;
     chapter(out, "What comes next")?;
-    say(out, "the same library on a second device: pairing and sync are not in this release yet")?;
+    say(
+        out,
+        "the same library on a second device: `catchword pair --show` here, what it prints there",
+    )?;
     say(out, "now with your own books: `catchword init --name NAME`, `catchword import FILE`")?;
 
     let story = Story {
@@ -87,11 +90,11 @@ pub(crate) fn run(args: &DemoArgs, context: &Context) -> Result<(), Failure> {
     if context.output.is_json() { out.print(&story, |_| ()) } else { Ok(()) }
 }
 
-fn chapter(out: Output, title: &str) -> Result<(), Failure> {
+fn chapter(out: &Output, title: &str) -> Result<(), Failure> {
     out.say(&format!("\n{title}"))
 }
 
-fn say(out: Output, line: &str) -> Result<(), Failure> {
+fn say(out: &Output, line: &str) -> Result<(), Failure> {
     out.say(&format!("  {line}"))
 }
 
@@ -109,7 +112,7 @@ fn files(args: &DemoArgs, folder: &Path) -> Result<Vec<PathBuf>, Failure> {
     Ok(files)
 }
 
-fn import(out: Output, library: &Library, files: &[PathBuf]) -> Result<Vec<BookId>, Failure> {
+fn import(out: &Output, library: &Library, files: &[PathBuf]) -> Result<Vec<BookId>, Failure> {
     let mut ids = Vec::new();
     for file in files {
         let imported =
@@ -135,7 +138,7 @@ fn turn(book: &Book, ppm: u32, seconds: u32) -> Result<(), Failure> {
     Ok(())
 }
 
-fn read(out: Output, book: &Book) -> Result<(), Failure> {
+fn read(out: &Output, book: &Book) -> Result<(), Failure> {
     chapter(out, "Reading")?;
     let before = book.view()?.heads;
     let mut session = book.session(ENGINE)?;
@@ -153,7 +156,7 @@ fn read(out: Output, book: &Book) -> Result<(), Failure> {
     say(out, &format!("went back to 11.8 %; the furthest point stays at {}", percent(furthest)))
 }
 
-fn mark(out: Output, book: &Book) -> Result<AnnotationId, Failure> {
+fn mark(out: &Output, book: &Book) -> Result<AnnotationId, Failure> {
     chapter(out, "Marking")?;
     let place = Locator::new().with_total_ppm(120_000);
     let new = NewAnnotation::highlight("a passage worth keeping").at(place).with_color("yellow");
@@ -168,7 +171,7 @@ fn mark(out: Output, book: &Book) -> Result<AnnotationId, Failure> {
     Ok(id)
 }
 
-fn write(out: Output, book: &Book) -> Result<(), Failure> {
+fn write(out: &Output, book: &Book) -> Result<(), Failure> {
     book.tag(&["demo"], &[])?;
     book.set_journal("A journal of its own for every book, merged character by character.\n")?;
     say(out, "tagged the book and began a journal")
@@ -189,7 +192,7 @@ fn broken(what: &str) -> Failure {
     Failure::message(Exit::Failed, what, "this is a defect: please report it with your system")
 }
 
-fn look_back(out: Output, book: &Book) -> Result<usize, Failure> {
+fn look_back(out: &Output, book: &Book) -> Result<usize, Failure> {
     chapter(out, &format!("What happened in {}", plain(&book.title()?)))?;
     let done: Vec<Done> = book.history()?.into_iter().map(Done::from).collect();
     let (of_writer, told): (Vec<&Done>, Vec<&Done>) = done.iter().partition(
@@ -203,7 +206,7 @@ fn look_back(out: Output, book: &Book) -> Result<usize, Failure> {
     Ok(done.len())
 }
 
-fn recent(out: Output, library: &Library) -> Result<Vec<String>, Failure> {
+fn recent(out: &Output, library: &Library) -> Result<Vec<String>, Failure> {
     chapter(out, "Read last")?;
     let mut titles = Vec::new();
     for book in library.recent(10)? {

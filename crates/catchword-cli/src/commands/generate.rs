@@ -6,8 +6,8 @@ use serde::Serialize;
 use crate::args::GenerateArgs;
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::interrupt::{Interrupt, stopped};
-use crate::output::{Progress, count};
+use crate::interrupt::stopped;
+use crate::output::count;
 
 /// Name of the device of a library that is made here.
 const MADE_BY: &str = "generate";
@@ -25,8 +25,8 @@ pub(crate) fn run(args: &GenerateArgs, context: &Context) -> Result<(), Failure>
         Err(OpenError::AlreadyThere) => context.open()?,
         made => made?,
     };
-    let interrupt = Interrupt::install()?;
-    let progress = Progress::start("generate", 0);
+    let interrupt = context.interrupt()?;
+    let progress = context.output.progress("generate", 0);
     let mut complete = false;
     let made = library.generate(args.books, args.annotations, args.seed, |done, total| {
         progress.set(done, total);

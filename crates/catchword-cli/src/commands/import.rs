@@ -10,8 +10,8 @@ use serde::Serialize;
 use crate::args::ImportArgs;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
-use crate::interrupt::{Interrupt, stopped};
-use crate::output::{Progress, complain, count, plain};
+use crate::interrupt::stopped;
+use crate::output::{count, plain};
 
 /// What the name of a book file ends with, in a folder that is imported.
 const EXTENSIONS: [&str; 2] = ["epub", "pdf"];
@@ -40,10 +40,10 @@ impl From<Imported> for Row {
 /// Imports what can be imported, and fails if anything could not.
 pub(crate) fn run(args: &ImportArgs, context: &Context) -> Result<(), Failure> {
     let library = context.open()?;
-    let interrupt = Interrupt::install()?;
-    let (paths, mut failed) = expand(&args.files)?;
+    let interrupt = context.interrupt()?;
+    let (paths, mut failed) = expand(context, &args.files)?;
     let total = paths.len() as u64;
-    let progress = Progress::start("import", total);
+    let progress = context.output.progress("import", total);
     let mut rows: Vec<Row> = Vec::new();
     let mut ended = None;
     for (done, path) in (0..).zip(&paths) {
@@ -51,7 +51,7 @@ pub(crate) fn run(args: &ImportArgs, context: &Context) -> Result<(), Failure> {
             ended = Some(stopped(&format!("{done} of {} read", count(total, "file"))));
             break;
         }
-        match import(&library, path) {
+        match import(context, &library, path) {
             Ok(row) => rows.push(row),
             Err(Outcome::File(failure)) => failed.push(failure),
             Err(Outcome::Library(failure)) => {
@@ -66,7 +66,7 @@ pub(crate) fn run(args: &ImportArgs, context: &Context) -> Result<(), Failure> {
     // A single failure is what the command fails with; of several, each is named before.
     let ended = ended.or_else(|| if failed.len() == 1 { failed.pop() } else { None });
     for failure in &failed {
-        complain(&failure.to_string());
+        context.output.complain(&failure.to_string());
     }
     let worst = failed.iter().map(|failure| failure.exit).max_by_key(|exit| severity(*exit));
     match (ended, worst) {
@@ -85,11 +85,11 @@ enum Outcome {
     Library(Failure),
 }
 
-fn import(library: &Library, path: &Path) -> Result<Row, Outcome> {
+fn import(context: &Context, library: &Library, path: &Path) -> Result<Row, Outcome> {
     match library.import(path) {
         Ok(imported) => {
             for warning in imported.warnings() {
-                complain(&format!("catchword: {}: {warning}", path.display()));
+                context.output.complain(&format!("catchword: {}: {warning}", path.display()));
             }
             Ok(imported.into())
         }
@@ -125,19 +125,19 @@ fn report(context: &Context, rows: &[Row]) -> Result<(), Failure> {
 }
 
 /// Returns the files that the arguments stand for, and what does not stand for any.
-fn expand(files: &[PathBuf]) -> Result<(Vec<PathBuf>, Vec<Failure>), Failure> {
+fn expand(context: &Context, files: &[PathBuf]) -> Result<(Vec<PathBuf>, Vec<Failure>), Failure> {
     let mut paths = Vec::new();
     let mut failed = Vec::new();
     for file in files {
         if file.as_os_str() == "-" {
-            for line in io::stdin().lock().lines() {
+            for line in context.output.input().lines() {
                 let line = line.map_err(|error| Failure::file("read", file, error))?;
                 if !line.is_empty() {
-                    add(Path::new(&line), &mut paths, &mut failed);
+                    add(&context.path(&line), &mut paths, &mut failed);
                 }
             }
         } else {
-            add(file, &mut paths, &mut failed);
+            add(&context.path(file), &mut paths, &mut failed);
         }
     }
     Ok((paths, failed))

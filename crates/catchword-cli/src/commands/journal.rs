@@ -1,7 +1,7 @@
 //! `catchword journal`: the notes on a whole book.
 
 use std::fs;
-use std::io::{self, Read as _};
+use std::io::Read as _;
 use std::path::Path;
 
 use serde::Serialize;
@@ -25,7 +25,7 @@ struct Journal {
 pub(crate) fn run(args: &JournalArgs, context: &Context) -> Result<(), Failure> {
     let new = match (&args.set, &args.file) {
         (Some(text), _) => Some(text.clone()),
-        (None, Some(file)) => Some(read(file)?),
+        (None, Some(file)) => Some(read(context, file)?),
         (None, None) => None,
     };
     let book = context.open()?.find(&args.book)?;
@@ -42,12 +42,12 @@ pub(crate) fn run(args: &JournalArgs, context: &Context) -> Result<(), Failure> 
     })
 }
 
-fn read(file: &Path) -> Result<String, Failure> {
+fn read(context: &Context, file: &Path) -> Result<String, Failure> {
     let mut bytes = Vec::new();
     let read = if file.as_os_str() == "-" {
-        io::stdin().lock().read_to_end(&mut bytes).map(|_| ())
+        context.output.input().read_to_end(&mut bytes).map(|_| ())
     } else {
-        fs::read(file).map(|read| bytes = read)
+        fs::read(context.path(file)).map(|read| bytes = read)
     };
     read.map_err(|error| Failure::file("read", file, error))?;
     String::from_utf8(bytes).map_err(|error| {

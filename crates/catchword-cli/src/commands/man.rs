@@ -19,7 +19,7 @@ struct Pages {
 }
 
 /// Prints the main page, or writes all pages into a folder.
-pub(crate) fn run(args: &ManArgs, output: Output) -> Result<(), Failure> {
+pub(crate) fn run(args: &ManArgs, output: &Output) -> Result<(), Failure> {
     let mut command = Cli::command();
     command.build();
     match &args.dir {

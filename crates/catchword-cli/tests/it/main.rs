@@ -8,6 +8,8 @@ mod care;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]
+mod devices;
+#[cfg(test)]
 mod help;
 #[cfg(test)]
 mod kill;

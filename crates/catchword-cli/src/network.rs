@@ -1,0 +1,70 @@
+//! A node and the runtime it runs on: that of the daemon, or one for a single command.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use catchword::Library;
+use catchword::net::{Node, NodeConfig, NodeError};
+use tokio::runtime::Runtime;
+
+use crate::context::Context;
+use crate::failure::{Exit, Failure};
+
+/// A library on the network. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Network {
+    node: Arc<Node>,
+    runtime: Arc<Runtime>,
+    /// Whether the daemon goes on when the command is done.
+    lasting: bool,
+}
+
+impl Network {
+    /// Returns the daemon's, or puts the library on the network for one command.
+    pub(crate) fn of(context: &Context, listen: Option<SocketAddr>) -> Result<Self, Failure> {
+        match &context.daemon {
+            Some(serving) => Ok(Self { lasting: true, ..serving.network.clone() }),
+            None => Self::start(&context.open()?, listen),
+        }
+    }
+
+    /// Puts the library on the network.
+    pub(crate) fn start(library: &Library, listen: Option<SocketAddr>) -> Result<Self, Failure> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| Failure::new(Exit::Failed, error, ""))?;
+        let config = NodeConfig::default().with_listen(listen);
+        let node = {
+            let _inside = runtime.enter();
+            Node::start(library, &config)?
+        };
+        Ok(Self { node: Arc::new(node), runtime: Arc::new(runtime), lasting: false })
+    }
+
+    pub(crate) fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// Returns where it listens.
+    pub(crate) fn listening(&self) -> Result<SocketAddr, Failure> {
+        self.node.address().map_err(|error| Failure::new(Exit::Failed, error, ""))
+    }
+
+    /// Waits for something of the network.
+    pub(crate) fn run<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
+    }
+
+    /// Closes every connection, unless a daemon goes on.
+    pub(crate) fn close(&self) {
+        if !self.lasting {
+            self.run(self.node.close());
+        }
+    }
+}
+
+impl From<NodeError> for Failure {
+    fn from(error: NodeError) -> Self {
+        let advice = "see whether the port is taken, or choose another with --listen HOST:PORT";
+        Self::new(Exit::Failed, error, advice)
+    }
+}

@@ -1,0 +1,189 @@
+//! `pair`, `peers`, `serve`, `sync`: two and three devices, each a process of its own.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Child, ChildStdout, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::support::Shelf;
+
+/// A command that goes on while others run.
+struct Running {
+    child: Child,
+    out: BufReader<ChildStdout>,
+}
+
+impl Running {
+    fn start(shelf: &Shelf, args: &[&str]) -> Self {
+        let mut command = shelf.command(args);
+        let mut child = command.arg("--json").stdout(Stdio::piped()).spawn().expect("it starts");
+        let out = BufReader::new(child.stdout.take().expect("a pipe"));
+        Self { child, out }
+    }
+
+    fn line(&mut self) -> Value {
+        let mut line = String::new();
+        self.out.read_line(&mut line).expect("a line");
+        serde_json::from_str(&line).unwrap_or_else(|_| panic!("no JSON: {line:?}"))
+    }
+
+    /// Waits until the command ends, and returns what it printed besides the lines that were read.
+    fn end(mut self) -> Value {
+        let mut rest = String::new();
+        self.out.read_to_string(&mut rest).expect("text");
+        assert!(self.child.wait().expect("it ends").success());
+        serde_json::from_str(&rest).unwrap_or(Value::Null)
+    }
+
+    /// Asks it to end, as a person or a system does.
+    fn terminate(self) {
+        let id = self.child.id().to_string();
+        let killed = std::process::Command::new("kill").args(["-TERM", &id]).status();
+        assert!(killed.expect("kill is there").success());
+        assert_eq!(self.end(), Value::Null);
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ended = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+/// A daemon, and where it listens.
+fn serve(shelf: &Shelf) -> (Running, String) {
+    let mut serving = Running::start(shelf, &["serve", "--listen", "127.0.0.1:0"]);
+    let listening = serving.line()["listening"].as_str().expect("an address").to_owned();
+    (serving, listening)
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().expect("text")
+}
+
+/// Pairs two devices, and returns what the joiner calls the host.
+fn pair(host: &Shelf, joiner: &Shelf) -> String {
+    let mut showing = Running::start(host, &["pair", "--show", "--listen", "127.0.0.1:0"]);
+    let shown = showing.line();
+    let (qr, key) = (text(&shown["qr"]), text(&shown["key"]));
+    assert_eq!(key.len(), 6);
+    let told = joiner.json(&["pair", "--qr", qr, "--key", key]);
+    let hosted = showing.end();
+    assert_eq!(told["name"], "phone", "as all devices of these tests are called");
+    assert_ne!(told["peer"], hosted["peer"], "each names the other");
+    text(&told["peer"]).to_owned()
+}
+
+fn sync(from: &Shelf, address: &str) -> Value {
+    from.json(&["sync", "--addr", address])[0].clone()
+}
+
+/// What must be equal on devices that are in sync.
+fn state(shelf: &Shelf, book: &str) -> Value {
+    let shown = shelf.json(&["show", book]);
+    let names = ["heads", "place", "furthest", "annotations", "tags", "journal", "totals"];
+    names.into_iter().map(|name| (name.to_owned(), shown[name].clone())).collect()
+}
+
+#[test]
+fn two_devices_that_were_apart_are_equal_after_one_sync() {
+    let ((phone, book), (tablet, other)) = (Shelf::with_sample(), Shelf::with_sample());
+    assert_eq!(book, other, "one book file is one book");
+    pair(&phone, &tablet);
+
+    let marked = phone.json(&["annotate", &book, "--quote", "both see this", "--ppm", "1000"]);
+    let id = text(&marked["id"]);
+    let (serving, address) = serve(&phone);
+    assert_eq!(sync(&tablet, &address)["in_sync"], true);
+    serving.terminate();
+
+    // Apart: two colours, an edit against a delete, a rewind against an advance.
+    phone.json(&["read", &book, "--ppm", "700000"]);
+    phone.json(&["edit", &book, id, "--color", "red"]);
+    phone.json(&["journal", &book, "--set", "from the phone\n"]);
+    tablet.json(&["read", &book, "--ppm", "200000", "--seconds", "60"]);
+    tablet.json(&["delete", &book, id]);
+    tablet.json(&["tag", &book, "--add", "sea"]);
+
+    let (serving, address) = serve(&phone);
+    let synced = sync(&tablet, &address);
+    assert_eq!(synced["in_sync"], true, "{synced}");
+    let state_of_phone = state(&phone, &book);
+    assert_eq!(state_of_phone, state(&tablet, &book));
+    assert_eq!(state_of_phone["place"]["ppm"], 200_000);
+    assert_eq!(state_of_phone["furthest"]["ppm"], 700_000);
+    assert_eq!(state_of_phone["annotations"][0]["deleted"], false, "an edit keeps it");
+    assert_eq!(state_of_phone["tags"], json!(["sea"]));
+
+    let idle = sync(&tablet, &address);
+    let bytes = |name: &str| idle[name].as_u64().expect("a number");
+    assert_eq!((&idle["round_trips"], &idle["in_sync"]), (&json!(1), &json!(true)));
+    assert_eq!((bytes("changes_sent"), bytes("changes_received")), (0, 0));
+    assert!(bytes("bytes_sent") <= 512 && bytes("bytes_received") <= 512, "{idle}");
+    serving.terminate();
+}
+
+#[test]
+fn a_change_reaches_the_third_device_through_the_second() {
+    let (phone, book) = Shelf::with_sample();
+    let (tablet, reader) = (Shelf::new(), Shelf::new());
+    let host = pair(&phone, &tablet);
+    pair(&tablet, &reader);
+    phone.json(&["annotate", &book, "--quote", "passed on", "--ppm", "5"]);
+
+    let (serving, address) = serve(&phone);
+    let first = tablet.json(&["sync", "--peer", &host, "--addr", &address])[0].clone();
+    serving.terminate();
+    let (serving, address) = serve(&tablet);
+    let second = sync(&reader, &address);
+    assert_eq!((&first["in_sync"], &second["in_sync"]), (&json!(true), &json!(true)));
+    assert_eq!(state(&reader, &book)["annotations"][0]["quote"], "passed on");
+    serving.terminate();
+}
+
+#[test]
+fn a_wrong_key_pairs_nobody_and_a_forgotten_device_is_refused() {
+    let (phone, tablet) = (Shelf::new(), Shelf::new());
+    let mut showing = Running::start(&phone, &["pair", "--show", "--listen", "127.0.0.1:0"]);
+    let shown = showing.line();
+    let key = text(&shown["key"]);
+    let wrong = if key == "000000" { "000001" } else { "000000" };
+    let qr = text(&shown["qr"]);
+    let (code, message) = tablet.failure(&["pair", "--qr", qr, "--key", wrong]);
+    assert_eq!(code, 3, "{message}");
+    assert_eq!(tablet.json(&["peers"]), json!([]));
+    drop(showing);
+
+    pair(&phone, &tablet);
+    let peer = tablet.json(&["peers"])[0]["peer"].as_str().expect("an id").to_owned();
+    assert_eq!(tablet.json(&["peers", "forget", &peer])[0]["state"], "revoked");
+    let (serving, address) = serve(&tablet);
+    let (code, message) = phone.failure(&["sync", "--addr", &address]);
+    assert_eq!(code, 3, "{message}");
+    assert!(message.contains("does not know this one"), "{message}");
+    assert_eq!(phone.json(&["peers"])[0]["state"], "deactivated");
+    serving.terminate();
+}
+
+#[test]
+fn a_daemon_carries_out_what_others_ask_with_their_paths_and_their_input() {
+    let (phone, book) = Shelf::with_sample();
+    let alone = phone.json(&["show", &book]);
+    let (serving, _) = serve(&phone);
+    assert_eq!(phone.json(&["show", &book]), alone);
+
+    let folder = tempfile::tempdir().expect("there is room");
+    std::fs::write(folder.path().join("journal.txt"), "by a path of the caller\n").expect("room");
+    let mut journal = phone.command(&["journal", &book, "--file", "journal.txt"]);
+    let output = journal.current_dir(folder.path()).output().expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(phone.json(&["show", &book])["journal"], "by a path of the caller\n");
+
+    let (code, message) = phone.failure(&["show", "no such book"]);
+    assert_eq!(code, 4, "{message}");
+    let (code, message) = phone.failure(&["serve", "--listen", "127.0.0.1:0"]);
+    assert_eq!(code, 1, "{message}");
+    serving.terminate();
+    assert_eq!(phone.json(&["show", &book])["journal"], "by a path of the caller\n");
+}
