@@ -46,6 +46,11 @@ impl Output {
         self.json
     }
 
+    /// Returns whether a person sees what is printed.
+    pub(crate) fn is_terminal(&self) -> bool {
+        self.terminal.width().is_some()
+    }
+
     /// Prints the outcome of the command: `value` for programs, what `write` makes for people.
     pub(crate) fn print(
         &self,

@@ -320,7 +320,8 @@ pub enum Answer {
     Items(Vec<Vec<Item>>),
     /// To [`Question::Compare`].
     Compared {
-        /// What is here, for each of the documents that is common; an unknown one has no entries.
+        /// What is here, for each of the documents that is common, in the order of the question; an
+        /// unknown one has no entries.
         mine: Vec<Vector>,
         /// Entries of the question whose number exists here with another hash.
         forks: Vec<Spot>,

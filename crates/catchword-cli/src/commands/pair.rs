@@ -51,6 +51,13 @@ pub(crate) fn run(args: &PairArgs, context: &Context) -> Result<(), Failure> {
 }
 
 fn show(args: &PairArgs, context: &Context, network: &Network) -> Result<PeerRecord, Failure> {
+    if !args.yes && context.daemon.is_some() && context.output.is_terminal() {
+        return Err(Failure::message(
+            Exit::Usage,
+            "the daemon that holds this library cannot ask you who may come in",
+            "allow whoever has the code with --yes, or stop `catchword serve` first",
+        ));
+    }
     let asks = !args.yes && context.daemon.is_none() && std::io::stdin().is_terminal();
     let mut hosting = Hosting::default().with_qr_only(args.qr_only);
     if asks {

@@ -154,9 +154,35 @@ impl Store {
     }
 
     /// Returns what has a statement above it and everything below it, in the order of making.
+    ///
+    /// Of two branches that both wait, one may lack what it builds on: then the other is tried.
     fn counting(&self, ledger: &Ledger, candidates: &Candidates) -> BTreeSet<Id> {
+        let mut without = BTreeSet::new();
+        loop {
+            let counting = self.counting_without(ledger, candidates, &without);
+            let waits = |id: &&Id| !counting.contains(id) && !self.at.contains_key(id);
+            let waiting: Vec<&Id> = candidates.keys().filter(waits).collect();
+            let beside = |id: &Id, other: &Id| {
+                let [one, two] = [id, other].map(|id| ledger.get(*id));
+                id < other && (one.chain, one.before) == (two.chain, two.before)
+            };
+            let failed = waiting.iter().find(|id| {
+                !without.contains(**id) && waiting.iter().any(|other| beside(id, other))
+            });
+            let Some(failed) = failed else { return counting };
+            without.insert(**failed);
+        }
+    }
+
+    fn counting_without(
+        &self,
+        ledger: &Ledger,
+        candidates: &Candidates,
+        without: &BTreeSet<Id>,
+    ) -> BTreeSet<Id> {
         let mut runs: BTreeMap<Chain, Vec<Id>> = BTreeMap::new();
-        for id in candidates.keys().filter(|id| !self.at.contains_key(id)) {
+        let new = |id: &&Id| !self.at.contains_key(id) && !without.contains(id);
+        for id in candidates.keys().filter(new) {
             let fact = ledger.get(*id);
             let run = runs.entry(fact.chain).or_default();
             let here = self.chains.get(&fact.chain).and_then(|ids| ids.last());
