@@ -58,6 +58,10 @@ pub(crate) const CANDIDATES_MAX: usize = 16;
 /// How long closing waits for peers to hear of it.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
 
+/// How much later the next address of a host is tried: it takes few connections from one address, and
+/// those that lose a race would be counted.
+const PAIRING_HEAD_START: Duration = Duration::from_millis(250);
+
 /// Room for one connection.
 pub(crate) type Slot = crate::net::table::Slot<quinn::Connection>;
 
@@ -186,9 +190,16 @@ impl Endpoint {
         candidates: &[Candidate],
     ) -> Result<Connection, DialError> {
         let mut attempts = JoinSet::new();
+        let mut head_start = Duration::ZERO;
         for candidate in candidates.iter().take(CANDIDATES_MAX) {
             let (shared, candidate) = (Arc::clone(&self.shared), *candidate);
-            attempts.spawn(async move { shared.attempt(purpose, pin, candidate).await });
+            attempts.spawn(async move {
+                tokio::time::sleep(head_start).await;
+                shared.attempt(purpose, pin, candidate).await
+            });
+            if purpose == Purpose::Pairing {
+                head_start += PAIRING_HEAD_START;
+            }
         }
         let mut failure = DialError::Unreachable;
         while let Some(attempt) = attempts.join_next().await {
