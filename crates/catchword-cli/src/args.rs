@@ -159,27 +159,37 @@ pub(crate) enum Command {
     ///
     /// One device shows a code, the other takes it: `pair --show` here, and there what it prints. The
     /// code is good once and for two minutes. With the QR code the other device knows whom it meets and
-    /// where; with the six digits alone it needs the address as well.
+    /// where; with the six digits alone it looks for the one device on this network that shows a code.
     ///
     /// Without `--yes`, `--show` asks on the terminal before it takes the other device in. Without a
     /// terminal, showing the code was the approval.
     Pair(PairArgs),
     /// List the paired devices, or change what they may do
     ///
-    /// Without a command, lists them: name, state and why, and when they last answered. A PEER is its name, its fingerprint, or the beginning of one (at least 6 digits).
+    /// Without a command, lists them: name, state and why, when they last answered, and what they get.
+    /// A PEER is its name, its fingerprint, or the beginning of one (at least 6 digits).
     Peers(PeersArgs),
     /// Keep this library in step with the paired devices
     ///
-    /// Holds the library, answers the paired devices, and carries out every other command on this library
-    /// until it is stopped. Nothing that was acknowledged is lost, however it is stopped.
+    /// Holds the library, announces it to the paired devices on this network, syncs with them when they
+    /// appear, two seconds after a change and every minute, answers them, and carries out every other
+    /// command on this library until it is stopped. Nothing that was acknowledged is lost, however it is
+    /// stopped.
     ///
     /// The first line says where it listens; logs go to standard error.
     Serve(ServeArgs),
     /// Bring this library and that of a paired device to the same state, now
     ///
-    /// Meets every paired device, or the one that is named, at its address or where it was last. The other
-    /// device runs `catchword serve`. Prints what travelled, and whether both hold the same.
+    /// Meets every paired device, or the one that is named, at its address, where it was last, or where it
+    /// announces itself. The other device runs `catchword serve`. Prints what travelled, whether both hold
+    /// the same, and where the devices had disagreed.
     Sync(SyncArgs),
+    /// Say why something is not in sync
+    ///
+    /// One line for every paired device, and one for every book that is not exchanged with it or that it
+    /// does not have yet: how it is, why, since when, and what would help. With a BOOK, what concerns that
+    /// book. Nobody is asked: it says what this device knows.
+    Status(StatusArgs),
     /// Remove a book from this device
     ///
     /// Removes the file and hides the book here; other devices keep it. Importing it again brings
@@ -280,7 +290,7 @@ pub(crate) struct PairArgs {
     /// The six digits that the other device shows
     #[arg(long, value_name = "123456")]
     pub(crate) key: Option<String>,
-    /// Where the other device listens [default: where its QR code says]
+    /// Where the other device listens [default: where its QR code says, or where it is found]
     #[arg(long, value_name = "HOST:PORT", requires = "key")]
     pub(crate) addr: Option<SocketAddr>,
 }
@@ -306,6 +316,30 @@ pub(crate) enum PeersCommand {
     /// With the certificate that was pinned when it was paired; nothing of whoever came under its name
     /// was accepted.
     Trust(PeerArgs),
+    /// Say which books a device gets, and may bring
+    ///
+    /// Everything (`--all`), or just what is named: books, and shelves with whatever is on them now and
+    /// later. It counts from the next sync on; what the device has already stays there. The library's
+    /// own list of books and shelves goes to devices that get everything.
+    Scope(ScopeArgs),
+}
+
+/// `peers scope`.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("what").required(true).multiple(true).args(["all", "books", "shelves"]))]
+pub(crate) struct ScopeArgs {
+    /// Name, fingerprint, or beginning of a fingerprint
+    #[arg(value_name = "PEER")]
+    pub(crate) peer: String,
+    /// Everything
+    #[arg(long, conflicts_with_all = ["books", "shelves"])]
+    pub(crate) all: bool,
+    /// This book: id, beginning of an id, or exact title; may be given several times
+    #[arg(long = "book", value_name = "BOOK")]
+    pub(crate) books: Vec<String>,
+    /// What is on this shelf: its name or id; may be given several times
+    #[arg(long = "shelf", value_name = "SHELF")]
+    pub(crate) shelves: Vec<String>,
 }
 
 /// A paired device.
@@ -322,6 +356,17 @@ pub(crate) struct ServeArgs {
     /// Listen there [default: any free port, on every interface]
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) listen: Option<SocketAddr>,
+    /// Neither announce this device nor listen for others; addresses that are known still work
+    #[arg(long)]
+    pub(crate) no_mdns: bool,
+}
+
+/// `status`.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// Id, beginning of an id, or exact title
+    #[arg(value_name = "BOOK")]
+    pub(crate) book: Option<String>,
 }
 
 /// `sync`.
@@ -330,7 +375,7 @@ pub(crate) struct SyncArgs {
     /// Only with this device: name, fingerprint, or beginning of a fingerprint
     #[arg(long, value_name = "PEER")]
     pub(crate) peer: Option<String>,
-    /// Where it listens [default: where it was last]
+    /// Where it listens [default: where it was last, or where it announces itself]
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) addr: Option<SocketAddr>,
 }

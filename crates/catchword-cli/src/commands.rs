@@ -23,6 +23,7 @@ mod remove;
 mod serve;
 mod shelf;
 mod show;
+mod status;
 mod sync;
 mod tag;
 
@@ -57,6 +58,7 @@ pub(crate) fn run(command: &Command, context: &Context) -> Result<(), Failure> {
         Command::Peers(args) => peers::run(args, context),
         Command::Serve(args) => serve::run(args, context),
         Command::Sync(args) => sync::run(args, context),
+        Command::Status(args) => status::run(args, context),
         Command::Remove(args) => remove::run(args, context),
         Command::Check(args) => check::run(args, context),
         Command::Compact => compact::run(context),

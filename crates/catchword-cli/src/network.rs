@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use catchword::Library;
-use catchword::net::{Node, NodeConfig, NodeError};
+use catchword::net::{Discovery, Mdns, Node, NodeConfig, NodeError};
 use tokio::runtime::Runtime;
 
 use crate::context::Context;
@@ -13,6 +13,7 @@ use crate::failure::{Exit, Failure};
 /// A library on the network. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Network {
+    library: Library,
     node: Arc<Node>,
     runtime: Arc<Runtime>,
     /// Whether the daemon goes on when the command is done.
@@ -21,23 +22,28 @@ pub(crate) struct Network {
 
 impl Network {
     /// Returns the daemon's, or puts the library on the network for one command.
-    pub(crate) fn of(context: &Context, listen: Option<SocketAddr>) -> Result<Self, Failure> {
+    pub(crate) fn of(context: &Context, config: &NodeConfig) -> Result<Self, Failure> {
         match &context.daemon {
             Some(serving) => Ok(Self { lasting: true, ..serving.network.clone() }),
-            None => Self::start(&context.open()?, listen),
+            None => Self::start(&context.open()?, config),
         }
     }
 
     /// Puts the library on the network.
-    pub(crate) fn start(library: &Library, listen: Option<SocketAddr>) -> Result<Self, Failure> {
+    pub(crate) fn start(library: &Library, config: &NodeConfig) -> Result<Self, Failure> {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Failure::new(Exit::Failed, error, ""))?;
-        let config = NodeConfig::default().with_listen(listen);
         let node = {
             let _inside = runtime.enter();
-            Node::start(library, &config)?
+            Node::start(library, config)?
         };
-        Ok(Self { node: Arc::new(node), runtime: Arc::new(runtime), lasting: false })
+        let (node, runtime) = (Arc::new(node), Arc::new(runtime));
+        Ok(Self { library: library.clone(), node, runtime, lasting: false })
+    }
+
+    /// Returns what is on the network.
+    pub(crate) fn library(&self) -> &Library {
+        &self.library
     }
 
     pub(crate) fn node(&self) -> &Node {
@@ -58,6 +64,21 @@ impl Network {
     pub(crate) fn close(&self) {
         if !self.lasting {
             self.run(self.node.close());
+        }
+    }
+}
+
+/// Returns how devices on this network are found, and a warning where they are not.
+pub(crate) fn discovery(context: &Context) -> Option<Arc<dyn Discovery>> {
+    // The daemon has its own.
+    if context.daemon.is_some() {
+        return None;
+    }
+    match Mdns::new() {
+        Ok(mdns) => Some(Arc::new(mdns)),
+        Err(error) => {
+            context.output.complain(&format!("catchword: {error}"));
+            None
         }
     }
 }

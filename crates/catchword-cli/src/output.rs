@@ -46,9 +46,9 @@ impl Output {
         self.json
     }
 
-    /// Returns whether a person sees what is printed.
-    pub(crate) fn is_terminal(&self) -> bool {
-        self.terminal.width().is_some()
+    /// Returns where it prints to.
+    pub(crate) const fn terminal(&self) -> &Terminal {
+        &self.terminal
     }
 
     /// Prints the outcome of the command: `value` for programs, what `write` makes for people.

@@ -24,6 +24,10 @@ pub(crate) trait Remote: std::fmt::Debug + Send + Sync {
     fn write_out(&self, bytes: &[u8]) -> io::Result<()>;
     /// Writes to its standard error.
     fn write_err(&self, bytes: &[u8]) -> io::Result<()>;
+    /// Returns whether somebody is there who answers questions.
+    fn answers(&self) -> bool;
+    /// Asks whoever is there, and returns the line that was typed.
+    fn ask(&self, question: &str) -> io::Result<String>;
 }
 
 impl Terminal {
@@ -48,6 +52,29 @@ impl Terminal {
         match self {
             Self::Here => Box::new(io::stdin().lock()),
             Self::There(remote) => Box::new(remote.input()),
+        }
+    }
+
+    /// Returns whether somebody is there who answers questions.
+    pub(crate) fn answers(&self) -> bool {
+        match self {
+            Self::Here => io::stdin().is_terminal(),
+            Self::There(remote) => remote.answers(),
+        }
+    }
+
+    /// Asks whoever is there, on standard error, and returns the line that was typed.
+    pub(crate) fn ask(&self, question: &str) -> io::Result<String> {
+        match self {
+            Self::Here => {
+                let mut stderr = io::stderr().lock();
+                write!(stderr, "{question}")?;
+                stderr.flush()?;
+                let mut line = String::new();
+                io::stdin().lock().read_line(&mut line)?;
+                Ok(line)
+            }
+            Self::There(remote) => remote.ask(question),
         }
     }
 

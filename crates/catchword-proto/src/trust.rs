@@ -26,15 +26,19 @@
 //! TLS, which asks for a [`Verdict`] on each certificate; the table, which holds
 //! [`PeerRecord::encode`]; and the secrets, which are in a key store under their [`SecretId`].
 
+mod record;
+
 use std::collections::BTreeMap;
-use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use catchword_model::identity::Fingerprint;
 
-use crate::mac::MacKey;
-use crate::pairing::{NAME_BYTES_MAX, NewPeer, TAG_BYTES_MAX};
-use crate::wire::{Reader, WireError, Writer};
+use crate::pairing::NewPeer;
+
+pub use record::{
+    ADDRESSES_MAX, Deactivation, PeerRecord, PeerScope, PeerState, RecordError, SCOPE_MAX,
+    SKEW_TOLD_MS, SecretId,
+};
 
 /// Peers that are kept, in any state. An announcement has room for so many tags.
 pub const PEERS_MAX: usize = 16;
@@ -43,91 +47,6 @@ pub const PEERS_MAX: usize = 16;
 ///
 /// Its first signed request confirms too, and it sends one as soon as it is paired.
 pub const PROVISIONAL_MS: u64 = 10 * 60 * 1_000;
-
-/// Addresses that are remembered of a peer.
-pub const ADDRESSES_MAX: usize = 4;
-
-const RECORD_VERSION: u8 = 1;
-const FAMILY_4: u8 = 4;
-const FAMILY_6: u8 = 6;
-
-/// A paired device.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PeerRecord {
-    /// The pinned certificate: the peer's id.
-    pub fingerprint: Fingerprint,
-    /// What people call it; may be empty.
-    pub name: String,
-    /// The kind of device.
-    pub platform: String,
-    /// Whether it may speak.
-    pub state: PeerState,
-    /// Since when it is in this state, in milliseconds since the Unix epoch.
-    pub since_ms: u64,
-    /// When it was paired, in milliseconds since the Unix epoch.
-    pub paired_at_ms: u64,
-    /// When a signed exchange with it last succeeded, in milliseconds since the Unix epoch.
-    pub last_ok_ms: Option<u64>,
-    /// Under which name the key store has what both devices share.
-    pub secret: SecretId,
-    /// Where it was last reached, the latest first; [`ADDRESSES_MAX`] at most.
-    pub addresses: Vec<SocketAddr>,
-}
-
-/// Whether a peer may speak.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PeerState {
-    /// It has the key and was allowed, and has not confirmed yet. Expires after [`PROVISIONAL_MS`].
-    Provisional,
-    /// It may speak.
-    Active,
-    /// It may not speak until the person decides.
-    Deactivated(Deactivation),
-    /// It may never speak again, unless it is paired anew.
-    Revoked,
-}
-
-/// Why a peer was deactivated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Deactivation {
-    /// Another certificate came under its name. Pair again, or go on trusting the pinned one.
-    FingerprintMismatch,
-    /// It does not know this device any more. Pair again.
-    UnknownToPeer,
-    /// This library was restored without its keys. Pair again.
-    KeysNotRestored,
-    /// It sent what no honest device sends, again and again. Look at it, then trust it again.
-    Malformed,
-}
-
-impl Deactivation {
-    /// Says whether the person may go on trusting the pinned certificate without pairing again.
-    pub const fn is_reversible(self) -> bool {
-        match self {
-            Self::FingerprintMismatch | Self::UnknownToPeer | Self::Malformed => true,
-            // The secret that both devices shared is gone.
-            Self::KeysNotRestored => false,
-        }
-    }
-}
-
-/// Names the secret of one pairing in a key store. Says nothing about the secret.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct SecretId(pub [u8; 8]);
-
-impl SecretId {
-    fn of(peer: &NewPeer) -> Self {
-        let name = MacKey::derive(&peer.secret, &[b"catchword/name/v1"]).tag(&[]);
-        Self(name.first_chunk().copied().unwrap_or_default())
-    }
-}
-
-/// `pair-` and 16 hex digits: a name that every key store takes.
-impl fmt::Display for SecretId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "pair-{:016x}", u64::from_be_bytes(self.0))
-    }
-}
 
 /// What happens to a peer.
 #[derive(Debug, Clone, Copy)]
@@ -146,6 +65,10 @@ pub enum Step<'a> {
     Reactivate(Fingerprint),
     /// The person takes the trust away.
     Revoke(Fingerprint),
+    /// From now on it gets, and may bring, these books.
+    Scope(Fingerprint, &'a PeerScope),
+    /// Its clock is so many milliseconds ahead of this device's.
+    Skew(Fingerprint, i64),
     /// Provisional peers that did not confirm in time are dropped.
     Expire,
 }
@@ -177,32 +100,12 @@ pub enum StepError {
     /// The peer is in a state from which this step does not lead anywhere.
     #[error("a peer that is {0} cannot do that; pair again")]
     NotFrom(PeerState),
+    /// A scope names more than [`SCOPE_MAX`] shelves and books. Make a shelf of them.
+    #[error("a scope names at most {SCOPE_MAX} shelves and books; put the books on one shelf")]
+    ScopeTooLarge,
     /// There are [`PEERS_MAX`] peers already.
     #[error("there are {PEERS_MAX} peers already; forget one first")]
     Full,
-}
-
-/// For people, as the end of "a peer that is".
-impl fmt::Display for PeerState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Provisional => "provisional",
-            Self::Active => "active",
-            Self::Deactivated(Deactivation::FingerprintMismatch) => {
-                "deactivated because another certificate came under its name"
-            }
-            Self::Deactivated(Deactivation::UnknownToPeer) => {
-                "deactivated because it does not know this device"
-            }
-            Self::Deactivated(Deactivation::KeysNotRestored) => {
-                "deactivated because its keys were not restored"
-            }
-            Self::Deactivated(Deactivation::Malformed) => {
-                "deactivated because it sent damaged data"
-            }
-            Self::Revoked => "revoked",
-        })
-    }
 }
 
 /// May this certificate speak for that peer?
@@ -292,6 +195,8 @@ impl Peers {
                 update.unused.extend(update.put.iter().map(|record| record.secret));
                 Ok(update)
             }
+            Step::Scope(peer, scope) => self.plan_scope(peer, scope),
+            Step::Skew(peer, skew_ms) => self.plan_skew(peer, skew_ms),
             Step::Expire => Ok(self.plan_expiry(now_ms)),
         }
     }
@@ -340,6 +245,9 @@ impl Peers {
             last_ok_ms: None,
             secret,
             addresses: known.map(|record| record.addresses.clone()).unwrap_or_default(),
+            // Whoever pairs again does not mean to give more than before.
+            scope: known.map(|record| record.scope.clone()).unwrap_or_default(),
+            skew_ms: known.map_or(0, |record| record.skew_ms),
         });
         Ok(update)
     }
@@ -375,6 +283,27 @@ impl Peers {
         Ok(Update { put: vec![record], ..Update::default() })
     }
 
+    fn plan_scope(&self, peer: Fingerprint, scope: &PeerScope) -> Result<Update, StepError> {
+        let record = self.records.get(&peer).ok_or(StepError::NoPeer)?;
+        if let PeerScope::Chosen { shelves, books } = scope
+            && SCOPE_MAX < shelves.len() + books.len()
+        {
+            return Err(StepError::ScopeTooLarge);
+        }
+        Ok(replace(record, PeerRecord { scope: scope.clone(), ..record.clone() }))
+    }
+
+    /// A clock wanders: what is kept changes only when a person would be told something else.
+    fn plan_skew(&self, peer: Fingerprint, skew_ms: i64) -> Result<Update, StepError> {
+        let record = self.records.get(&peer).ok_or(StepError::NoPeer)?;
+        let is_told = SKEW_TOLD_MS < skew_ms.unsigned_abs();
+        let skew_ms = if is_told { skew_ms } else { 0 };
+        if is_told && record.skew_ms.abs_diff(skew_ms) <= SKEW_TOLD_MS {
+            return Ok(Update::default());
+        }
+        Ok(replace(record, PeerRecord { skew_ms, ..record.clone() }))
+    }
+
     fn plan_expiry(&self, now_ms: u64) -> Update {
         let mut update = Update::default();
         for record in self.records.values().filter(|record| record.has_expired(now_ms)) {
@@ -383,6 +312,12 @@ impl Peers {
         }
         update
     }
+}
+
+/// Puts a record in the place of another, unless they are the same.
+fn replace(record: &PeerRecord, next: PeerRecord) -> Update {
+    let put = if *record == next { Vec::new() } else { vec![next] };
+    Update { put, ..Update::default() }
 }
 
 impl PeerRecord {
@@ -402,120 +337,20 @@ impl PeerRecord {
             PeerState::Deactivated(_) | PeerState::Revoked => Verdict::Barred(self.state),
         }
     }
-
-    /// Returns the bytes of a row, without the fingerprint, which is its key.
-    pub fn encode(&self) -> Vec<u8> {
-        let mut writer = Writer::new();
-        writer.byte(RECORD_VERSION).byte(state_byte(self.state)).u64(self.since_ms);
-        writer.u64(self.paired_at_ms).u64(self.last_ok_ms.unwrap_or_default());
-        writer.bytes(&self.secret.0);
-        writer.short_text(&self.name, NAME_BYTES_MAX).short_text(&self.platform, TAG_BYTES_MAX);
-        for address in self.addresses.iter().take(ADDRESSES_MAX) {
-            match address.ip() {
-                IpAddr::V4(ip) => writer.byte(FAMILY_4).bytes(&ip.octets()),
-                IpAddr::V6(ip) => writer.byte(FAMILY_6).bytes(&ip.octets()),
-            };
-            writer.u16(address.port());
-        }
-        writer.finish()
-    }
-
-    /// Reads a row.
-    ///
-    /// # Errors
-    ///
-    /// [`RecordError`] if it is damaged or of a newer release.
-    pub fn decode(fingerprint: Fingerprint, bytes: &[u8]) -> Result<Self, RecordError> {
-        let mut reader = Reader::new(bytes);
-        if reader.byte()? != RECORD_VERSION {
-            return Err(RecordError::Version);
-        }
-        let state = state_from(reader.byte()?).ok_or(RecordError::State)?;
-        let since_ms = reader.u64()?;
-        let paired_at_ms = reader.u64()?;
-        let last_ok_ms = Some(reader.u64()?).filter(|last_ok_ms| *last_ok_ms != 0);
-        let secret = SecretId(reader.fixed()?);
-        let name = reader.short_text(NAME_BYTES_MAX)?.to_owned();
-        let platform = reader.short_text(TAG_BYTES_MAX)?.to_owned();
-        let mut addresses = Vec::new();
-        while !reader.rest().is_empty() && addresses.len() < ADDRESSES_MAX {
-            let ip = match reader.byte()? {
-                FAMILY_4 => IpAddr::V4(Ipv4Addr::from(reader.fixed::<4>()?)),
-                FAMILY_6 => IpAddr::V6(Ipv6Addr::from(reader.fixed::<16>()?)),
-                _ => return Err(RecordError::Address),
-            };
-            addresses.push(SocketAddr::new(ip, reader.u16()?));
-        }
-        reader.finish()?;
-        Ok(Self {
-            fingerprint,
-            name,
-            platform,
-            state,
-            since_ms,
-            paired_at_ms,
-            last_ok_ms,
-            secret,
-            addresses,
-        })
-    }
-}
-
-const fn state_byte(state: PeerState) -> u8 {
-    match state {
-        PeerState::Provisional => 1,
-        PeerState::Active => 2,
-        PeerState::Revoked => 3,
-        PeerState::Deactivated(Deactivation::FingerprintMismatch) => 0x10,
-        PeerState::Deactivated(Deactivation::UnknownToPeer) => 0x11,
-        PeerState::Deactivated(Deactivation::KeysNotRestored) => 0x12,
-        PeerState::Deactivated(Deactivation::Malformed) => 0x13,
-    }
-}
-
-const fn state_from(byte: u8) -> Option<PeerState> {
-    Some(match byte {
-        1 => PeerState::Provisional,
-        2 => PeerState::Active,
-        3 => PeerState::Revoked,
-        0x10 => PeerState::Deactivated(Deactivation::FingerprintMismatch),
-        0x11 => PeerState::Deactivated(Deactivation::UnknownToPeer),
-        0x12 => PeerState::Deactivated(Deactivation::KeysNotRestored),
-        0x13 => PeerState::Deactivated(Deactivation::Malformed),
-        _ => return None,
-    })
-}
-
-/// A row of a peer does not read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum RecordError {
-    /// A newer release wrote it. Use that release.
-    #[error("a peer was written by a newer release; use that one")]
-    Version,
-    /// It names a state that nobody knows.
-    #[error("a peer is in no known state")]
-    State,
-    /// An address is of no known family.
-    #[error("an address of a peer is of no known family")]
-    Address,
-    /// It is damaged.
-    #[error("the row of a peer is damaged")]
-    Damaged(#[source] WireError),
-}
-
-impl From<WireError> for RecordError {
-    fn from(error: WireError) -> Self {
-        Self::Damaged(error)
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::net::IpAddr;
+
+    use catchword_model::id::{BookId, ShelfId};
     use proptest::prelude::*;
 
     use super::*;
     use crate::pairing::Introduction;
     use crate::secret::PairSecret;
+    use crate::wire::WireError;
 
     const NOW_MS: u64 = 1_780_000_000_000;
     const PEER: Fingerprint = Fingerprint([7; 32]);
@@ -724,6 +559,54 @@ mod tests {
     }
 
     #[test]
+    fn a_scope_has_a_bound_and_outlives_a_new_pairing() {
+        let chosen = |books: usize| PeerScope::Chosen {
+            shelves: BTreeSet::from([ShelfId([1; 16])]),
+            books: (0..books)
+                .map(|n| BookId(catchword_model::id::sha256(&[&n.to_be_bytes()])))
+                .collect(),
+        };
+        let mut peers = peers_in(PeerState::Active);
+        let (most, more) = (chosen(SCOPE_MAX - 1), chosen(SCOPE_MAX));
+        let refused = peers.plan(Step::Scope(PEER, &more), NOW_MS);
+        assert_eq!(refused, Err(StepError::ScopeTooLarge));
+        take(&mut peers, Step::Scope(PEER, &most), NOW_MS).unwrap();
+        assert!(peers.plan(Step::Scope(PEER, &most), NOW_MS).unwrap().is_empty());
+        take(&mut peers, Step::Join(&new_peer(PEER, 2)), NOW_MS).unwrap();
+        let record = peers.find(PEER).unwrap();
+        assert_eq!(record.scope, most);
+        assert_eq!(PeerRecord::decode(PEER, &record.encode()), Ok(record.clone()));
+    }
+
+    #[test]
+    fn a_skew_is_kept_beyond_a_minute_and_when_it_changes_by_one() {
+        let told = i64::try_from(SKEW_TOLD_MS).unwrap();
+        for sign in [1, -1] {
+            let mut peers = peers_in(PeerState::Active);
+            for (skew_ms, kept_ms) in [
+                (told, 0),
+                (told + 1, told + 1),
+                (2 * told + 1, told + 1),
+                (2 * told + 2, 2 * told + 2),
+                (told, 0),
+            ] {
+                take(&mut peers, Step::Skew(PEER, sign * skew_ms), NOW_MS).unwrap();
+                assert_eq!(peers.find(PEER).unwrap().skew_ms, sign * kept_ms);
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_of_the_first_version_still_reads() {
+        let record = peers_in(PeerState::Active).find(PEER).unwrap().clone();
+        let mut row = record.encode();
+        row[0] = 1;
+        // Scope and skew stand last where there are no addresses.
+        row.truncate(row.len() - 9);
+        assert_eq!(PeerRecord::decode(PEER, &row), Ok(record));
+    }
+
+    #[test]
     fn a_key_store_takes_the_name_of_a_secret() {
         let name = peers_in(PeerState::Active).find(PEER).unwrap().secret.to_string();
         assert_eq!(name.len(), 21);
@@ -740,7 +623,7 @@ mod tests {
             row[at] = value;
             PeerRecord::decode(PEER, &row).err()
         };
-        assert_eq!(with(0, 2), Some(RecordError::Version));
+        assert_eq!(with(0, 3), Some(RecordError::Version));
         assert_eq!(with(1, 0), Some(RecordError::State));
         assert_eq!(
             with(34, 65),
@@ -758,7 +641,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn records_round_trip(state in 0..7_usize, name in ".{0,70}", times in any::<(u64, u64)>(), last_ok_ms in proptest::option::of(1..u64::MAX), addresses in proptest::collection::vec(any::<(IpAddr, u16)>(), 0..5)) {
+        fn records_round_trip(state in 0..7_usize, name in ".{0,70}", times in any::<(u64, u64)>(), last_ok_ms in proptest::option::of(1..u64::MAX), addresses in proptest::collection::vec(any::<(IpAddr, u16)>(), 0..5), scope in any::<Option<(BTreeSet<[u8; 16]>, BTreeSet<[u8; 32]>)>>(), skew_ms: i64) {
             let introduction = Introduction::new(&name, &name, "");
             let record = PeerRecord {
                 fingerprint: PEER,
@@ -770,6 +653,14 @@ mod tests {
                 last_ok_ms,
                 secret: SecretId([5; 8]),
                 addresses: addresses.into_iter().map(SocketAddr::from).collect(),
+                scope: match scope {
+                    None => PeerScope::All,
+                    Some((shelves, books)) => PeerScope::Chosen {
+                        shelves: shelves.into_iter().map(ShelfId).collect(),
+                        books: books.into_iter().map(BookId).collect(),
+                    },
+                },
+                skew_ms,
             };
             prop_assert_eq!(PeerRecord::decode(PEER, &record.encode()), Ok(record));
         }
@@ -777,7 +668,7 @@ mod tests {
         #[test]
         fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..120)) {
             if let Ok(record) = PeerRecord::decode(PEER, &bytes) {
-                prop_assert_eq!(record.encode(), bytes);
+                prop_assert_eq!(PeerRecord::decode(PEER, &record.encode()), Ok(record));
             }
         }
     }

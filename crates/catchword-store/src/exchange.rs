@@ -20,6 +20,7 @@ mod gather;
 mod parked;
 mod peers;
 mod pool;
+mod standing;
 mod wanted;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,6 +39,7 @@ pub(crate) use common::item_of;
 pub use common::{Item, Span, Spot};
 pub use gather::{CollectError, Collected};
 pub use peers::{EXCLUSIONS_MAX, Exclusions, Heard, Local, Pause, Quarantine};
+pub use standing::Standing;
 
 /// A statement is made for every change whose number is a multiple of this.
 pub const STATEMENT_INTERVAL: u64 = 512;

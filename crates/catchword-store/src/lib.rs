@@ -76,7 +76,7 @@ pub use exchange::{
     Applied, ApplyError, Bounds, CollectError, Collected, Delivery, EXCLUSIONS_MAX, Equivocation,
     ExchangeOptions, Exclusions, Fate, Heard, Item, Local, Origin, PARKED_ALL_BYTES_MAX,
     PARKED_BYTES_MAX, PARKED_MAX, PIECE_CONTENT_BYTES, Pause, Peer, Quarantine, STATEMENT_BYTES,
-    STATEMENT_INTERVAL, Scope, Span, Spot,
+    STATEMENT_INTERVAL, Scope, Span, Spot, Standing,
 };
 pub use files::{BookFileRecord, FileError, book_id};
 pub use log::SPAN_BYTES_MAX;

@@ -60,6 +60,23 @@ impl Store {
         written.map(|()| true).map_err(AppendError::from)
     }
 
+    /// Returns every removed book, and when it was removed, in milliseconds since the Unix epoch.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`].
+    pub fn removed(&self) -> Result<Vec<(BookId, u64)>, LoadError> {
+        let mut inner = self.lock();
+        let (_, disk) = inner.parts()?;
+        let mut removed = Vec::new();
+        for found in disk.removed.range::<u32>(..).map_err(load)? {
+            let (number, since_ms) = found.map_err(load)?;
+            let book = disk.doc(number.value())?.map(|doc| BookId(doc.id.0));
+            removed.extend(book.map(|book| (book, since_ms.value())));
+        }
+        Ok(removed)
+    }
+
     /// Deletes the history of a removed book, if another device holds everything of it.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use catchword_model::id::{AnnotationId, BookId, ShelfId};
+use catchword_model::identity::Fingerprint;
 
 /// Events that wait for one subscriber; what comes above is counted and dropped.
 pub const EVENTS_WAITING_MAX: usize = 1_024;
@@ -85,11 +86,39 @@ pub enum Event {
         /// Which shelf.
         shelf: ShelfId,
     },
+    /// A paired device was paired, deactivated or forgotten, or its state changed otherwise.
+    PeerChanged {
+        /// Which device.
+        peer: Fingerprint,
+    },
+    /// Somebody else came in the name of a paired device. Nothing was sent to him, and the device is
+    /// deactivated until the person decides: pair again, or go on trusting the pinned certificate.
+    Impostor {
+        /// In whose name: its pinned certificate.
+        peer: Fingerprint,
+        /// The certificate that was shown instead.
+        presented: Fingerprint,
+    },
+    /// The clock of a paired device is off by more than a minute. Nothing is refused because of it.
+    ClockSkew {
+        /// Which device.
+        peer: Fingerprint,
+        /// How far it is ahead of this one's, in milliseconds.
+        by_ms: i64,
+    },
     /// Events were dropped, because this subscriber did not read them. Read everything anew.
     Missed {
         /// How many.
         count: u64,
     },
+}
+
+impl Event {
+    /// Returns whether it tells of a paired device, and not of what the library holds.
+    #[cfg(feature = "net")]
+    pub(crate) const fn is_about_a_peer(&self) -> bool {
+        matches!(self, Self::PeerChanged { .. } | Self::Impostor { .. } | Self::ClockSkew { .. })
+    }
 }
 
 /// A stream of [`Event`]s. Dropping it ends the subscription.

@@ -7,27 +7,35 @@
 mod call;
 mod certificate;
 mod discovery;
+mod keeping;
 mod ledger;
 mod mdns;
+mod meeting;
+mod neighbours;
 mod node;
 mod pairing;
 mod peers;
 mod quic;
+mod rounds;
+mod serving;
+mod status;
 mod stream;
 mod syncing;
 mod table;
 mod tls;
 
-pub use catchword_proto::trust::{Deactivation, PeerRecord, PeerState};
+pub use catchword_proto::trust::{Deactivation, PeerRecord, PeerScope, PeerState};
 
 pub use call::{Ask, CallError, Incoming, IncomingError, Reply};
 pub use certificate::DeviceIdentity;
 pub use discovery::{Discovery, DiscoveryError, Heard};
 pub use mdns::Mdns;
-pub use node::{FindPeerError, Hosted, Join, JoinError, Node, NodeConfig, NodeError, SyncError};
+pub use meeting::SyncError;
+pub use node::{FindPeerError, Hosted, Join, JoinError, Node, NodeConfig, NodeError};
 pub use pairing::{Allow, Asking, Hosting, OnAsk, PairError};
 pub use peers::{PeerBook, PeerError};
 pub use quic::{BindError, Candidate, Connection, DialError, Endpoint, Lost, Source};
+pub use status::{Reason, State, Status, Subject};
 pub use stream::{Stream, StreamError};
 pub use syncing::SyncReport;
 pub use tls::{Purpose, Trust};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use catchword::Book;
+use catchword::{BookId, Library};
 use serde_json::Value;
 
 use crate::args::ConflictsArgs;
@@ -16,32 +16,55 @@ use crate::time::utc;
 /// Lists the disagreements of a book, or of all.
 pub(crate) fn run(args: &ConflictsArgs, context: &Context) -> Result<(), Failure> {
     let library = context.open()?;
-    let mut books: Vec<Book> = Vec::new();
-    match &args.book {
-        Some(name) => books.push(library.find(name)?),
-        None => {
-            for summary in library.books()? {
-                books.extend(library.book(summary.book)?);
-            }
-        }
-    }
-    let mut found: Vec<(String, Disagreement)> = Vec::new();
-    for book in &books {
-        let title = book.title()?;
-        for conflict in book.conflicts()? {
-            found.push((title.clone(), Disagreement::new(book, conflict)));
-        }
-    }
-    let devices = names(&library)?;
-    let (titles, shapes): (Vec<String>, Vec<Disagreement>) = found.into_iter().unzip();
-    context.output.print(&shapes, |page| {
-        if shapes.is_empty() {
+    let cards = match &args.book {
+        Some(name) => Cards::of(&library, [library.find(name)?.id()])?,
+        None => Cards::of(&library, library.books()?.into_iter().map(|summary| summary.book))?,
+    };
+    context.output.print(&cards.shapes, |page| {
+        if cards.shapes.is_empty() {
             page.line("all devices agree");
         }
-        for (title, shape) in titles.iter().zip(&shapes) {
-            write(page, title, shape, &devices);
-        }
+        cards.write(page, usize::MAX);
     })
+}
+
+/// Disagreements, and what is needed to put them into words.
+#[derive(Default)]
+pub(crate) struct Cards {
+    shapes: Vec<Disagreement>,
+    /// The title of the book of each.
+    titles: Vec<String>,
+    devices: BTreeMap<String, String>,
+}
+
+impl Cards {
+    /// Finds the disagreements about books.
+    pub(crate) fn of(
+        library: &Library,
+        books: impl IntoIterator<Item = BookId>,
+    ) -> Result<Self, Failure> {
+        let mut cards = Self { devices: names(library)?, ..Self::default() };
+        for book in books {
+            let Some(book) = library.book(book)? else { continue };
+            let title = book.title()?;
+            for conflict in book.conflicts()? {
+                cards.shapes.push(Disagreement::new(&book, conflict));
+                cards.titles.push(title.clone());
+            }
+        }
+        Ok(cards)
+    }
+
+    /// Puts the first of them into words.
+    pub(crate) fn write(&self, page: &mut Page, cards_max: usize) {
+        for (title, shape) in self.titles.iter().zip(&self.shapes).take(cards_max) {
+            write(page, title, shape, &self.devices);
+        }
+        if cards_max < self.shapes.len() {
+            let more = self.shapes.len() - cards_max;
+            page.line(format_args!("and {more} more: `catchword conflicts`"));
+        }
+    }
 }
 
 fn write(page: &mut Page, title: &str, shape: &Disagreement, devices: &BTreeMap<String, String>) {

@@ -1,15 +1,14 @@
 //! `catchword pair`: two devices that know each other from now on.
 
-use std::io::IsTerminal as _;
-
-use catchword::net::{Allow, Asking, Hosting, Join, JoinError, PairError, PeerRecord};
+use catchword::net::{Allow, Asking, Hosting, Join, JoinError, NodeConfig, PairError, PeerRecord};
 use serde::Serialize;
 
 use crate::args::PairArgs;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
-use crate::network::Network;
+use crate::network::{Network, discovery};
 use crate::output::plain;
+use crate::terminal::Terminal;
 
 /// What is shown, and taken to the other device.
 #[derive(Serialize)]
@@ -38,7 +37,10 @@ impl From<PeerRecord> for Paired {
 
 /// Shows a code, or takes one.
 pub(crate) fn run(args: &PairArgs, context: &Context) -> Result<(), Failure> {
-    let network = Network::of(context, args.listen)?;
+    let searches = args.qr.is_none() && args.addr.is_none() && !args.qr_only;
+    let discovery = if searches { discovery(context) } else { None };
+    let config = NodeConfig::default().with_listen(args.listen).with_discovery(discovery);
+    let network = Network::of(context, &config)?;
     let paired = if args.show { show(args, context, &network) } else { join(args, &network) }?;
     let paired = Paired::from(paired);
     context.output.print(&paired, |page| {
@@ -51,17 +53,10 @@ pub(crate) fn run(args: &PairArgs, context: &Context) -> Result<(), Failure> {
 }
 
 fn show(args: &PairArgs, context: &Context, network: &Network) -> Result<PeerRecord, Failure> {
-    if !args.yes && context.daemon.is_some() && context.output.is_terminal() {
-        return Err(Failure::message(
-            Exit::Usage,
-            "the daemon that holds this library cannot ask you who may come in",
-            "allow whoever has the code with --yes, or stop `catchword serve` first",
-        ));
-    }
-    let asks = !args.yes && context.daemon.is_none() && std::io::stdin().is_terminal();
     let mut hosting = Hosting::default().with_qr_only(args.qr_only);
-    if asks {
-        hosting = hosting.with_ask(ask);
+    let terminal = context.output.terminal().clone();
+    if !args.yes && terminal.answers() {
+        hosting = hosting.with_ask(move |who, answer| ask(terminal.clone(), who, answer));
     }
     let hosted = network.run(async { network.node().host(hosting) })?;
     let shown = Shown { qr: &hosted.qr, key: &hosted.key, port: hosted.port };
@@ -70,36 +65,28 @@ fn show(args: &PairArgs, context: &Context, network: &Network) -> Result<PeerRec
     context.output.say(&format!("key   {}", hosted.key))?;
     context.output.say(&format!("port  {}", hosted.port))?;
     context.output.say(&format!(
-        "\non the other device, within two minutes:\n  catchword pair --qr {} --key {}\n  \
-         catchword pair --key {} --addr THIS-DEVICE:{}",
+        "\non the other device, within two minutes:\n  catchword pair --qr {} --key {}\n\
+         or, on the same network, without the code:\n  catchword pair --key {} [--addr THIS-DEVICE:{}]",
         hosted.qr, hosted.key, hosted.key, hosted.port
     ))?;
     Ok(network.run(hosted.wait())?)
 }
 
 /// Asks the person in front of the terminal; whatever is not yes is no.
-fn ask(who: Asking, answer: Allow) {
+fn ask(terminal: Terminal, who: Asking, answer: Allow) {
     std::thread::spawn(move || {
         let question = format!("Allow {}, {}? [y/N] ", plain(&who.name), who.fingerprint.groups());
-        crate::terminal::Terminal::Here.complain(&question);
-        let mut line = String::new();
-        let read = std::io::stdin().read_line(&mut line);
-        answer.say(read.is_ok() && matches!(line.trim(), "y" | "Y" | "yes"));
+        let line = terminal.ask(&question).unwrap_or_default();
+        answer.say(matches!(line.trim(), "y" | "Y" | "yes"));
     });
 }
 
 fn join(args: &PairArgs, network: &Network) -> Result<PeerRecord, Failure> {
     let key = args.key.clone().unwrap_or_default();
-    let invitation = match (&args.qr, args.addr) {
-        (Some(qr), address) => Join::Scanned { qr: qr.clone(), key, address },
-        (None, Some(address)) => Join::KeyOnly { key, address },
-        (None, None) => {
-            return Err(Failure::message(
-                Exit::Usage,
-                "it is not known where the other device is",
-                "give its address with --addr HOST:PORT, or what its QR code says with --qr TEXT",
-            ));
-        }
+    let address = args.addr;
+    let invitation = match &args.qr {
+        Some(qr) => Join::Scanned { qr: qr.clone(), key, address },
+        None => Join::KeyOnly { key, address },
     };
     Ok(network.run(network.node().join(&invitation))?)
 }
@@ -122,6 +109,11 @@ impl From<JoinError> for Failure {
     fn from(error: JoinError) -> Self {
         match error {
             JoinError::Pair(error) => error.into(),
+            error @ (JoinError::NobodyNear | JoinError::SeveralNear(_)) => Self::new(
+                Exit::NotFound,
+                error,
+                "give its address with --addr HOST:PORT, or what its QR code says with --qr TEXT",
+            ),
             error @ (JoinError::Code(_) | JoinError::Key(_) | _) => {
                 Self::new(Exit::Usage, error, "take what `catchword pair --show` prints")
             }

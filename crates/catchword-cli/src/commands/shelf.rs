@@ -43,7 +43,8 @@ fn change(library: &Library, name: &str, args: &ShelfArgs) -> Result<ShelfId, Fa
     Ok(id)
 }
 
-fn required(library: &Library, name: &str) -> Result<ShelfId, Failure> {
+/// Returns the shelf that a person means.
+pub(crate) fn required(library: &Library, name: &str) -> Result<ShelfId, Failure> {
     find(library, name)?.ok_or_else(|| {
         Failure::message(
             Exit::NotFound,

@@ -1,13 +1,19 @@
 //! `catchword sync`: the same state on two devices, now.
 
-use catchword::net::{PeerRecord, PeerState, SyncError, SyncReport};
+use std::collections::BTreeSet;
+
+use catchword::net::{NodeConfig, PeerRecord, PeerState, SyncError, SyncReport};
 use serde::Serialize;
 
 use crate::args::SyncArgs;
+use crate::commands::conflicts::Cards;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
-use crate::network::Network;
+use crate::network::{Network, discovery};
 use crate::output::{count, plain, size};
+
+/// Disagreements that are shown after a sync; `conflicts` lists them all.
+const CARDS_MAX: usize = 10;
 
 #[derive(Serialize)]
 struct Synced {
@@ -30,7 +36,7 @@ impl From<&SyncReport> for Synced {
             bytes_received: report.bytes_received,
             changes_sent: report.changes_sent,
             changes_received: report.changes_received,
-            books_changed: report.books_changed,
+            books_changed: report.books_changed.len() as u64,
             in_sync: report.in_sync,
         }
     }
@@ -38,7 +44,8 @@ impl From<&SyncReport> for Synced {
 
 /// Syncs with each peer that is meant, and fails if any could not be met.
 pub(crate) fn run(args: &SyncArgs, context: &Context) -> Result<(), Failure> {
-    let network = Network::of(context, None)?;
+    let discovery = if args.addr.is_none() { discovery(context) } else { None };
+    let network = Network::of(context, &NodeConfig::default().with_discovery(discovery))?;
     let peers = peers(args, &network)?;
     let (mut synced, mut failed) = (Vec::new(), Vec::new());
     for peer in &peers {
@@ -48,6 +55,12 @@ pub(crate) fn run(args: &SyncArgs, context: &Context) -> Result<(), Failure> {
         }
     }
     let shapes: Vec<Synced> = synced.iter().map(|(_, report)| report.into()).collect();
+    let changed = synced.iter().flat_map(|(_, report)| report.books_changed.iter().copied());
+    let cards = if context.output.is_json() {
+        Cards::default()
+    } else {
+        Cards::of(network.library(), changed.collect::<BTreeSet<_>>())?
+    };
     context.output.print(&shapes, |page| {
         for (peer, report) in &synced {
             let state = if report.in_sync { "in sync" } else { "not in sync yet" };
@@ -61,6 +74,7 @@ pub(crate) fn run(args: &SyncArgs, context: &Context) -> Result<(), Failure> {
                 count(report.round_trips, "round trip"),
             ));
         }
+        cards.write(page, CARDS_MAX);
     })?;
     network.close();
     let last = failed.pop();

@@ -35,7 +35,9 @@ mod unix {
     use std::os::unix::net::UnixStream;
     use std::process::ExitCode;
 
-    use crate::daemon::frame::{INPUT_BYTES_MAX, Kind, Request, VERSION, read_frame, write_block};
+    use crate::daemon::frame::{
+        INPUT_BYTES_MAX, Kind, LINE_BYTES_MAX, Request, VERSION, read_frame, write_block,
+    };
     use crate::failure::{Exit, Failure};
     use crate::terminal::Terminal;
 
@@ -60,6 +62,11 @@ mod unix {
             let printed = match kind {
                 Kind::Out => io::stdout().lock().write_all(&bytes),
                 Kind::Err => io::stderr().lock().write_all(&bytes),
+                Kind::Ask => {
+                    let line = Terminal::Here.ask(&String::from_utf8_lossy(&bytes))?;
+                    let line = line.get(..LINE_BYTES_MAX).unwrap_or(&line);
+                    write_block(&mut stream, line.as_bytes())
+                }
                 Kind::Exit => {
                     io::stdout().lock().flush()?;
                     return Ok(ExitCode::from(bytes.first().copied().unwrap_or(1)));
@@ -86,7 +93,8 @@ mod unix {
         })?;
         let folder = std::env::current_dir()
             .map_err(|error| Failure::file("use", std::path::Path::new("."), error))?;
-        Ok(Request { version: VERSION, arguments, folder, width: Terminal::Here.width() })
+        let (width, answers) = (Terminal::Here.width(), Terminal::Here.answers());
+        Ok(Request { version: VERSION, arguments, folder, width, answers })
     }
 
     fn read_input() -> Result<Vec<u8>, Failure> {

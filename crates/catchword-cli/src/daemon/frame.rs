@@ -1,7 +1,8 @@
 //! What travels over the socket.
 //!
 //! A request is one JSON value and what standard input holds, each after its length (`u32`, big-endian).
-//! An answer is any number of frames: kind (one byte), length, bytes; the last is the exit code.
+//! An answer is any number of frames: kind (one byte), length, bytes; the last is the exit code. A frame
+//! that asks is answered with one line, after its length, over the same socket.
 
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
@@ -9,11 +10,13 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 /// Version of this protocol: both ends are the same program, of the same release or not.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 /// Longest request, in bytes.
 const REQUEST_BYTES_MAX: usize = 1 << 20;
 /// Longest standard input, in bytes: a journal, or a list of files.
 pub(super) const INPUT_BYTES_MAX: usize = 64 << 20;
+/// Longest line that is sent back to a question, in bytes.
+pub(super) const LINE_BYTES_MAX: usize = 4 << 10;
 /// Longest frame of an answer, in bytes.
 const FRAME_BYTES_MAX: usize = 1 << 20;
 
@@ -27,6 +30,8 @@ pub(super) struct Request {
     pub(super) folder: PathBuf,
     /// Width of the terminal in characters, if standard output is one.
     pub(super) width: Option<usize>,
+    /// Whether standard input is a terminal, so that somebody can be asked.
+    pub(super) answers: bool,
 }
 
 /// A part of an answer.
@@ -36,18 +41,21 @@ pub(super) enum Kind {
     Out,
     /// For standard error.
     Err,
+    /// A question: one line of standard input is sent back.
+    Ask,
     /// The exit code, one byte. Nothing follows.
     Exit,
 }
 
 impl Kind {
-    const ALL: [Self; 3] = [Self::Out, Self::Err, Self::Exit];
+    const ALL: [Self; 4] = [Self::Out, Self::Err, Self::Ask, Self::Exit];
 
     const fn code(self) -> u8 {
         match self {
             Self::Out => 1,
             Self::Err => 2,
             Self::Exit => 3,
+            Self::Ask => 4,
         }
     }
 }

@@ -6,6 +6,7 @@ use std::net::Shutdown;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -13,7 +14,7 @@ use catchword::Library;
 use clap::Parser as _;
 
 use super::frame::{
-    INPUT_BYTES_MAX, Kind, Request, VERSION, read_block, read_request, write_frames,
+    INPUT_BYTES_MAX, Kind, LINE_BYTES_MAX, Request, VERSION, read_block, read_request, write_frames,
 };
 use crate::args::Cli;
 use crate::commands;
@@ -99,10 +100,11 @@ fn serve(mut stream: UnixStream, context: &Context, (library, network): (Library
     let received = read_request(&mut stream)
         .and_then(|request| Ok((request, read_block(&mut stream, INPUT_BYTES_MAX)?)));
     let Ok((request, input)) = received else { return };
-    let (Ok(answers), Ok(watched)) = (stream.try_clone(), stream.try_clone()) else { return };
-    let caller = Arc::new(Caller { input, width: request.width, stream: Mutex::new(answers) });
+    let (Ok(stream_out), Ok(watched)) = (stream.try_clone(), stream.try_clone()) else { return };
     let interrupt = Interrupt::default();
-    watch(watched, interrupt.clone());
+    let lines = Mutex::new(watch(watched, interrupt.clone()));
+    let (width, answers) = (request.width, request.answers);
+    let caller = Arc::new(Caller { input, width, answers, stream: Mutex::new(stream_out), lines });
     let terminal = Terminal::There(Arc::clone(&caller) as Arc<dyn Remote>);
     let serving = Serving { library, network, caller_folder: request.folder.clone(), interrupt };
     let exit = match perform(&request, context, &terminal, serving) {
@@ -144,12 +146,19 @@ fn perform(
     commands::run(&cli.command, &context)
 }
 
-/// Says when the other process goes away: it sends nothing more, so whatever ends reading is that.
-fn watch(mut stream: UnixStream, interrupt: Interrupt) {
+/// Takes the lines that the other process sends back, and says when it goes away: that ends reading.
+fn watch(mut stream: UnixStream, interrupt: Interrupt) -> Receiver<Vec<u8>> {
+    let (sender, lines) = sync_channel(1);
     thread::spawn(move || {
-        let _ended = io::copy(&mut stream, &mut io::sink());
+        while let Ok(line) = read_block(&mut stream, LINE_BYTES_MAX) {
+            // A line that nobody asked for ends it as well.
+            if sender.try_send(line).is_err() {
+                break;
+            }
+        }
         interrupt.ask();
     });
+    lines
 }
 
 /// The process that asked.
@@ -157,7 +166,9 @@ fn watch(mut stream: UnixStream, interrupt: Interrupt) {
 struct Caller {
     input: Vec<u8>,
     width: Option<usize>,
+    answers: bool,
     stream: Mutex<UnixStream>,
+    lines: Mutex<Receiver<Vec<u8>>>,
 }
 
 impl Caller {
@@ -182,6 +193,17 @@ impl Remote for Caller {
 
     fn write_err(&self, bytes: &[u8]) -> io::Result<()> {
         self.write(Kind::Err, bytes)
+    }
+
+    fn answers(&self) -> bool {
+        self.answers
+    }
+
+    fn ask(&self, question: &str) -> io::Result<String> {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        self.write(Kind::Ask, question.as_bytes())?;
+        let line = lines.recv().map_err(|_| io::Error::from(io::ErrorKind::UnexpectedEof))?;
+        Ok(String::from_utf8_lossy(&line).into_owned())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, ChildStdout, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -51,9 +52,9 @@ impl Drop for Running {
     }
 }
 
-/// A daemon, and where it listens.
+/// A daemon that nobody finds by itself, and where it listens.
 fn serve(shelf: &Shelf) -> (Running, String) {
-    let mut serving = Running::start(shelf, &["serve", "--listen", "127.0.0.1:0"]);
+    let mut serving = Running::start(shelf, &["serve", "--no-mdns", "--listen", "127.0.0.1:0"]);
     let listening = serving.line()["listening"].as_str().expect("an address").to_owned();
     (serving, listening)
 }
@@ -186,4 +187,171 @@ fn a_daemon_carries_out_what_others_ask_with_their_paths_and_their_input() {
     assert_eq!(code, 1, "{message}");
     serving.terminate();
     assert_eq!(phone.json(&["show", &book])["journal"], "by a path of the caller\n");
+}
+
+/// Looks again and again, for as long as a machine may take that is busy.
+fn wait(what: &str, is_so: impl Fn() -> bool) {
+    let until = Instant::now() + Duration::from_secs(60);
+    while !is_so() {
+        assert!(Instant::now() < until, "it never came: {what}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn two_processes_find_each_other_by_multicast_and_sync_without_addresses() {
+    let (phone, book) = Shelf::with_sample();
+    let tablet = Shelf::new();
+    pair(&phone, &tablet);
+    phone.json(&["annotate", &book, "--quote", "found", "--ppm", "1"]);
+
+    // The port that the pairing was made at is gone: nothing but an announcement says where it is now.
+    let mut serving = Running::start(&phone, &["serve"]);
+    assert_eq!(serving.line()["mdns"], true, "multicast does not work on this machine");
+    let synced = tablet.json(&["sync"])[0].clone();
+    assert_eq!(synced["in_sync"], true, "{synced}");
+    assert_eq!(state(&tablet, &book)["annotations"][0]["quote"], "found");
+
+    // With a daemon on either side nobody asks for a sync any more.
+    let mut other = Running::start(&tablet, &["serve"]);
+    assert_eq!(other.line()["mdns"], true);
+    let quotes = |shelf: &Shelf| state(shelf, &book)["annotations"].as_array().map_or(0, Vec::len);
+    tablet.json(&["annotate", &book, "--quote", "pushed", "--ppm", "2"]);
+    wait("a push of the tablet", || quotes(&phone) == 2);
+    phone.json(&["annotate", &book, "--quote", "pushed back", "--ppm", "3"]);
+    wait("a push of the phone", || quotes(&tablet) == 3);
+    let in_sync = |shelf: &Shelf| {
+        let lines = shelf.json(&["status"]);
+        let of_peer = |line: &&Value| line["subject"]["kind"] == "peer";
+        let lines: Vec<Value> =
+            lines.as_array().expect("a list").iter().filter(of_peer).cloned().collect();
+        lines.len() == 1 && lines[0]["state"] == "in_sync"
+    };
+    wait("agreement", || in_sync(&phone) && in_sync(&tablet));
+    other.terminate();
+    serving.terminate();
+}
+
+#[test]
+fn the_six_digits_are_enough_on_one_network() {
+    let (phone, tablet) = (Shelf::new(), Shelf::new());
+    let mut showing = Running::start(&phone, &["pair", "--show"]);
+    let key = showing.line()["key"].as_str().expect("a key").to_owned();
+    assert_eq!(tablet.json(&["pair", "--key", &key])["name"], "phone");
+    showing.end();
+}
+
+#[test]
+fn status_names_clocks_books_and_devices_with_what_would_help() {
+    let (phone, book) = Shelf::with_sample();
+    let line = |lines: &Value, kind: &str| {
+        let mut lines = lines.as_array().expect("a list").iter();
+        lines.find(|line| line["subject"]["kind"] == kind).cloned().unwrap_or_default()
+    };
+    let alone = phone.json(&["status"]);
+    assert!(text(&line(&alone, "library")["remedy"]).contains("pair --show"), "{alone}");
+
+    let ahead = Shelf::with_clock_offset_ms(365 * 86_400_000);
+    pair(&phone, &ahead);
+    assert_eq!(line(&phone.json(&["status"]), "peer")["state"], "waiting");
+    let (serving, address) = serve(&phone);
+    assert_eq!(sync(&ahead, &address)["in_sync"], true);
+    ahead.json(&["read", &book, "--ppm", "500000"]);
+    assert_eq!(sync(&ahead, &address)["in_sync"], true);
+    let lines = phone.json(&["status"]);
+    let (peer, device) = (line(&lines, "peer"), line(&lines, "device"));
+    assert_eq!(peer["state"], "noted", "{lines}");
+    for named in [peer, device] {
+        assert_eq!(named["subject"]["name"], "phone", "as all devices of these tests are called");
+        assert!(text(&named["reason"]).ends_with(" s ahead"), "{named}");
+        assert!(text(&named["remedy"]).contains("clock"), "{named}");
+    }
+    serving.terminate();
+
+    phone.json(&["annotate", &book, "--quote", "unsent", "--ppm", "1"]);
+    let of_book = phone.json(&["status", &book]);
+    assert_eq!(line(&of_book, "book")["reason"], "phone has not confirmed 1 changes");
+    let (code, message) = phone.failure(&["status", "no such book"]);
+    assert_eq!(code, 4, "{message}");
+}
+
+#[test]
+fn a_scope_is_set_by_book_and_by_shelf_and_listed() {
+    let (phone, book) = Shelf::with_sample();
+    let tablet = Shelf::new();
+    pair(&phone, &tablet);
+    let peer = phone.json(&["peers"])[0].clone();
+    assert_eq!(peer["scope"], "all");
+    let peer = text(&peer["peer"]);
+    phone.json(&["shelf", "lent", "--add", &book]);
+    let shelf = phone.json(&["shelf"])[0].clone();
+    let scoped = phone.json(&["peers", "scope", peer, "--shelf", "lent"])[0].clone();
+    assert_eq!(scoped["scope"]["shelves"][0], shelf["shelf"], "{scoped}");
+    let (serving, address) = serve(&phone);
+    assert_eq!(sync(&tablet, &address)["in_sync"], true);
+    assert_eq!(tablet.json(&["books"])[0]["book"], book.as_str());
+    assert_eq!(tablet.json(&["shelf"]), json!([]));
+    serving.terminate();
+
+    let scoped = phone.json(&["peers", "scope", peer, "--book", &book])[0].clone();
+    assert_eq!(scoped["scope"], json!({"shelves": [], "books": [book]}));
+    assert_eq!(phone.json(&["peers", "scope", peer, "--all"])[0]["scope"], "all");
+    let (code, _) = phone.failure(&["peers", "scope", peer]);
+    assert_eq!(code, 2);
+    let (code, message) = phone.failure(&["peers", "scope", peer, "--shelf", "none"]);
+    assert_eq!(code, 4, "{message}");
+}
+
+#[cfg(unix)]
+#[test]
+fn the_daemon_asks_whoever_asked_it_before_it_takes_a_device_in() {
+    use std::io::Write as _;
+    use std::os::unix::net::UnixStream;
+
+    let (phone, tablet) = (Shelf::new(), Shelf::new());
+    let (serving, _) = serve(&phone);
+    for (said, admitted) in [("n\n", false), ("yes\n", true)] {
+        // As a process with a terminal asks.
+        let mut socket = UnixStream::connect(phone.data().join("daemon/socket")).expect("a daemon");
+        let request = json!({
+            "version": 2, "arguments": ["pair", "--show", "--json"], "folder": "/", "width": 80,
+            "answers": true,
+        });
+        let send = |socket: &mut UnixStream, bytes: &[u8]| {
+            let length = u32::try_from(bytes.len()).expect("short").to_be_bytes();
+            socket.write_all(&[&length, bytes].concat()).expect("it is there");
+        };
+        send(&mut socket, request.to_string().as_bytes());
+        send(&mut socket, b"");
+        let next = |socket: &mut UnixStream| {
+            let mut head = [0; 5];
+            socket.read_exact(&mut head).expect("a frame");
+            let [kind, length @ ..] = head;
+            let mut bytes = vec![0; u32::from_be_bytes(length) as usize];
+            socket.read_exact(&mut bytes).expect("a frame");
+            (kind, String::from_utf8(bytes).expect("text"))
+        };
+        let (_, shown) = next(&mut socket);
+        let shown: Value = serde_json::from_str(&shown).expect("JSON");
+        let joining = std::thread::scope(|threads| {
+            let join = threads.spawn(|| {
+                let args = ["pair", "--qr", text(&shown["qr"]), "--key", text(&shown["key"])];
+                tablet.command(&args).output().expect("it runs").status.success()
+            });
+            let (kind, question) = next(&mut socket);
+            assert_eq!(kind, 4, "{question}");
+            assert!(question.starts_with("Allow phone, "), "{question}");
+            send(&mut socket, said.as_bytes());
+            join.join().expect("it ends")
+        });
+        assert_eq!(joining, admitted, "{said:?}");
+        let rest: Vec<(u8, String)> = std::iter::from_fn(|| {
+            let frame = next(&mut socket);
+            (frame.0 != 3).then_some(frame)
+        })
+        .collect();
+        assert_eq!(rest.iter().any(|(kind, _)| *kind == 1), admitted, "{rest:?}");
+        assert_eq!(phone.json(&["peers"]).as_array().map_or(0, Vec::len), usize::from(admitted));
+    }
+    serving.terminate();
 }

@@ -34,12 +34,22 @@ pub(crate) fn stderr(output: &Output) -> String {
 /// A library in a folder that goes when the test ends.
 pub(crate) struct Shelf {
     folder: TempDir,
+    /// Added to the wall clock of every run, in milliseconds.
+    clock_offset_ms: i64,
 }
 
 impl Shelf {
     /// Makes a folder without a library.
     pub(crate) fn nothing() -> Self {
-        Self { folder: tempfile::tempdir().expect("there is room for a folder") }
+        let folder = tempfile::tempdir().expect("there is room for a folder");
+        Self { folder, clock_offset_ms: 0 }
+    }
+
+    /// Makes an empty library on a device whose clock is wrong.
+    pub(crate) fn with_clock_offset_ms(clock_offset_ms: i64) -> Self {
+        let made = Self { clock_offset_ms, ..Self::nothing() };
+        made.json(&["init", "--name", "phone"]);
+        made
     }
 
     /// Makes an empty library.
@@ -80,6 +90,7 @@ impl Shelf {
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = command(args);
         command.arg("--data").arg(self.data());
+        command.env("CATCHWORD_CLOCK_OFFSET_MS", self.clock_offset_ms.to_string());
         command
     }
 

@@ -13,14 +13,17 @@ use catchword_proto::session::{
     Answer, Applied, Apply, Bounds, Chain, Collected, Entry, Exclusion, Item, ListDigest, Local,
     Log, Piece, Question, Span, Spot, Summary, Vector,
 };
+use catchword_proto::trust::{PeerRecord, PeerScope};
 use catchword_store::{
     AppendError, ApplyError, CollectError, Delivery, Exclusions, LoadError, Origin, Peer, Scope,
     Store,
 };
 
+use crate::error::EditError;
 use crate::event::Event;
 use crate::keys::{DEVICE_KEY, DeviceKey};
 use crate::library::{Core, Library};
+use crate::net::status::Met;
 
 /// A generation that nobody has: for a peer that was never met.
 const NOBODY: Generation = Generation([0; 16]);
@@ -66,15 +69,15 @@ impl Ledger {
     /// Makes the ledger of a peer.
     pub(crate) fn new(
         library: &Library,
-        peer: Fingerprint,
+        record: &PeerRecord,
         secret: &PairSecret,
         answered: &Answered,
     ) -> Self {
         Self {
             library: library.clone(),
-            peer,
+            peer: record.fingerprint,
             key: MacKey::derive(secret, &[b"catchword/disc/v1"]),
-            scope: Scope::All,
+            scope: scope(library, &record.scope),
             answered: Arc::clone(answered),
             changed: Mutex::default(),
         }
@@ -85,15 +88,16 @@ impl Ledger {
         self.core().now_ms()
     }
 
-    /// Returns how many books have something new since this was made.
-    pub(crate) fn books_changed(&self) -> u64 {
-        self.changed.lock().unwrap_or_else(PoisonError::into_inner).len() as u64
+    /// Returns which books have something new since this was made.
+    pub(crate) fn books_changed(&self) -> BTreeSet<BookId> {
+        let changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        changed.iter().map(|document| BookId(document.0)).collect()
     }
 
     /// Keeps how a comparison ended.
     pub(crate) fn compared(&self, generation: Generation, equal: bool) {
         // What could not be kept is compared again.
-        let _kept = self.towards(Some(generation), |peer| {
+        let _kept = self.towards(Some(generation), |peer| -> Result<(), Unable> {
             let heard = self.store().local(peer)?.heard;
             let heard = catchword_store::Heard { agreed: equal, ..heard };
             self.store().hear(peer.origin, heard, None)?;
@@ -102,6 +106,25 @@ impl Ledger {
             }
             Ok(())
         });
+    }
+
+    /// Returns what is known of the peer since it was met in this generation.
+    pub(crate) fn met(&self, generation: Generation) -> Result<Met, EditError> {
+        self.towards(Some(generation), |peer| {
+            let local = self.store().local(peer).map_err(EditError::store)?;
+            let answered = self.answered().get(&peer.origin).copied().unwrap_or_default();
+            let after = local.heard.given.max(answered);
+            let standing = self.store().standing(peer, after).map_err(EditError::store)?;
+            let outside = match &self.scope {
+                Scope::All => BTreeSet::new(),
+                Scope::Books(within) => {
+                    let books = self.store().books().map_err(EditError::load)?;
+                    let books = books.into_iter().map(|summary| summary.book);
+                    books.filter(|book| !within.contains(book)).collect()
+                }
+            };
+            Ok(Met { standing, outside, agreed: local.heard.agreed, parked: local.parked })
+        })
     }
 
     /// Remembers that a response says everything up to this local sequence.
@@ -149,11 +172,7 @@ impl Ledger {
     }
 
     /// Does something towards a generation of the peer; `None`: it was never met.
-    fn towards<T>(
-        &self,
-        generation: Option<Generation>,
-        work: impl FnOnce(&Peer<'_>) -> Result<T, Unable>,
-    ) -> Result<T, Unable> {
+    fn towards<T>(&self, generation: Option<Generation>, work: impl FnOnce(&Peer<'_>) -> T) -> T {
         let mac = |id: DocumentId| self.mac(id);
         work(&Peer {
             origin: self.origin(generation.unwrap_or(NOBODY)),
@@ -340,6 +359,14 @@ impl Ledger {
             .collect();
         Ok(self.store().hashes(peer, &spots)?)
     }
+}
+
+/// Returns which books a scope means now. Shelves that cannot be read give nothing away.
+pub(crate) fn scope(library: &Library, scope: &PeerScope) -> Scope {
+    let PeerScope::Chosen { shelves, books } = scope else { return Scope::All };
+    let on_shelves = library.shelves().unwrap_or_default().into_iter();
+    let on_shelves = on_shelves.filter(|shelf| shelves.contains(&shelf.id));
+    Scope::Books(books.iter().copied().chain(on_shelves.flat_map(|shelf| shelf.books)).collect())
 }
 
 fn spots(vector: &Vector) -> impl Iterator<Item = Spot> + '_ {

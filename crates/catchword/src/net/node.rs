@@ -1,43 +1,48 @@
 //! A library on the network: listens, pairs, and syncs with the paired devices.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use catchword_model::id::BookId;
 use catchword_model::identity::Fingerprint;
 use catchword_proto::discovery::dialable;
 use catchword_proto::pairing::joiner::Invitation;
 use catchword_proto::pairing::{
-    Introduction, KeyError as TypedKeyError, PairingKey, QR_ADDRESSES_MAX, QrCode, QrError,
+    KeyError as TypedKeyError, PairingId, PairingKey, QR_ADDRESSES_MAX, QrCode, QrError,
 };
-use catchword_proto::request::{Guard, SigningClock, Standing};
-use catchword_proto::trust::{Deactivation, PeerRecord, Step, StepError, Verdict};
+use catchword_proto::trust::{PeerRecord, PeerScope, Step};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinHandle};
 
-use crate::error::ReadError;
+use crate::error::{EditError, ReadError};
 use crate::keys::KeyError;
 use crate::library::Library;
-use crate::net::call::CallError;
+use crate::net::Discovery;
 use crate::net::certificate::DeviceIdentity;
-use crate::net::ledger::{Answered, Ledger};
+use crate::net::keeping::{Shared, Window, keep};
+use crate::net::meeting::SyncError;
 use crate::net::pairing::{HostRun, Hosting, PairError, addresses_of, join};
-use crate::net::peers::{PeerBook, PeerError};
-use crate::net::quic::{BindError, Candidate, Connection, DialError, Endpoint, Lost, Source};
-use crate::net::syncing::{SyncReport, request, respond};
-use crate::net::tls::{Purpose, Trust as _};
+use crate::net::peers::PeerError;
+use crate::net::quic::BindError;
+use crate::net::serving::accept_all;
+use crate::net::status::{Status, status};
+use crate::net::syncing::SyncReport;
 
 /// Digits of a fingerprint that name a peer, at least.
 const DIGITS_MIN: usize = 6;
 /// Connections that wait to be looked at by a window.
 const GUESTS_MAX: usize = 16;
 
-/// How a node listens.
+/// How a node listens, and what it does unasked.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct NodeConfig {
     /// Where to listen. Default: any free port, on every interface.
     pub listen: Option<SocketAddr>,
+    /// How devices near here are found. Default: not at all.
+    pub discovery: Option<Arc<dyn Discovery>>,
+    /// Whether it announces itself, and syncs unasked. Default: no.
+    pub lasting: bool,
 }
 
 impl NodeConfig {
@@ -45,6 +50,21 @@ impl NodeConfig {
     #[must_use]
     pub fn with_listen(mut self, listen: Option<SocketAddr>) -> Self {
         self.listen = listen;
+        self
+    }
+
+    /// Finds devices, and is found, in this way.
+    #[must_use]
+    pub fn with_discovery(mut self, discovery: Option<Arc<dyn Discovery>>) -> Self {
+        self.discovery = discovery;
+        self
+    }
+
+    /// Announces itself as long as it runs, and syncs with every peer: when it is found, 2 s after a
+    /// change, and every minute.
+    #[must_use]
+    pub fn with_lasting(mut self, lasting: bool) -> Self {
+        self.lasting = lasting;
         self
     }
 }
@@ -65,33 +85,6 @@ pub enum NodeError {
     /// The library could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-}
-
-/// A sync did not come about.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SyncError {
-    /// There is no such peer, or what is kept of it could not be read.
-    #[error(transparent)]
-    Peer(#[from] PeerError),
-    /// The peer is not active.
-    #[error("this device is {0}")]
-    NotActive(catchword_proto::trust::PeerState),
-    /// What this device and the peer share is gone. Pair again.
-    #[error("the keys of this pairing are gone; pair again")]
-    NoSecret,
-    /// No address of the peer is known. Give one.
-    #[error("it is not known where this device is; give its address")]
-    NoAddress,
-    /// The peer could not be reached.
-    #[error(transparent)]
-    Dial(#[from] DialError),
-    /// The peer does not know this device any more. Pair again.
-    #[error("that device does not know this one any more; pair again")]
-    UnknownToPeer,
-    /// The connection was lost, or what came was not the peer's.
-    #[error(transparent)]
-    Call(CallError),
 }
 
 /// No paired device is meant, or more than one.
@@ -128,7 +121,7 @@ impl Hosted {
     /// [`PairError`]: nobody was paired.
     pub async fn wait(self) -> Result<PeerRecord, PairError> {
         let paired = self.paired.await.unwrap_or(Err(PairError::Over("it was given up")));
-        self.shared.close_window();
+        self.shared.set_window(None);
         self.shared.paired(paired?)
     }
 }
@@ -150,8 +143,8 @@ pub enum Join {
     KeyOnly {
         /// The six digits.
         key: String,
-        /// Where the host is.
-        address: SocketAddr,
+        /// Where the host is; where it announces itself, if that is not known.
+        address: Option<SocketAddr>,
     },
 }
 
@@ -165,6 +158,12 @@ pub enum JoinError {
     /// The key has not six digits.
     #[error(transparent)]
     Key(#[from] TypedKeyError),
+    /// Nobody near here announces that it shows a code. Give an address.
+    #[error("no device near here announces that it shows a code")]
+    NobodyNear,
+    /// Several devices near here show a code. Give the address of one.
+    #[error("{0} devices near here show a code; say which by its address")]
+    SeveralNear(usize),
     /// The pairing did not come about.
     #[error(transparent)]
     Pair(#[from] PairError),
@@ -174,47 +173,25 @@ pub enum JoinError {
 #[derive(Debug)]
 pub struct Node {
     shared: Arc<Shared>,
-    accepting: AbortHandle,
-}
-
-#[derive(Debug)]
-struct Shared {
-    library: Library,
-    own: Fingerprint,
-    endpoint: Endpoint,
-    peers: Arc<PeerBook>,
-    /// What keeps requests of each peer from being repeated, as long as this process runs.
-    guards: Mutex<BTreeMap<Fingerprint, Arc<Mutex<Guard>>>>,
-    /// Where connections of a window go, while one is open.
-    window: Mutex<Option<mpsc::Sender<Connection>>>,
-    /// How far the clock of each peer is off.
-    clocks: Mutex<BTreeMap<Fingerprint, SigningClock>>,
-    answered: Answered,
+    tasks: Vec<AbortHandle>,
 }
 
 impl Node {
     /// Puts a library on the network. Called within a tokio runtime.
+    ///
+    /// That devices near here cannot be found is no error: [`status`](Self::status) says so.
     ///
     /// # Errors
     ///
     /// [`NodeError`]; nothing listens.
     pub fn start(library: &Library, config: &NodeConfig) -> Result<Self, NodeError> {
         let identity = DeviceIdentity::load_or_make(&*library.core().keys)?;
-        let own = identity.fingerprint();
-        let peers = Arc::new(PeerBook::open(library)?);
-        let endpoint = Endpoint::bind(config.listen, identity, Arc::clone(&peers) as _)?;
-        let shared = Arc::new(Shared {
-            library: library.clone(),
-            own,
-            endpoint,
-            peers,
-            guards: Mutex::default(),
-            window: Mutex::default(),
-            clocks: Mutex::default(),
-            answered: Answered::default(),
-        });
-        let accepting = tokio::spawn(accept_all(Arc::clone(&shared))).abort_handle();
-        Ok(Self { shared, accepting })
+        let shared = Arc::new(Shared::new(library, config, identity)?);
+        let mut tasks = vec![tokio::spawn(accept_all(Arc::clone(&shared))).abort_handle()];
+        if config.lasting {
+            tasks.push(tokio::spawn(keep(Arc::clone(&shared))).abort_handle());
+        }
+        Ok(Self { shared, tasks })
     }
 
     /// Returns this device's fingerprint.
@@ -239,11 +216,12 @@ impl Node {
     pub fn host(&self, hosting: Hosting) -> Result<Hosted, PairError> {
         let shared = Arc::clone(&self.shared);
         let introduction = shared.introduction()?;
+        let qr_only = hosting.qr_only;
         let (run, key) = HostRun::open(&shared.peers, shared.own, introduction, hosting)?;
         let address = self.address().map_err(PairError::Random)?;
         let qr = run.qr_code(address.port(), reachable(address.ip())).encode().to_string();
-        let (sender, receiver) = mpsc::channel(GUESTS_MAX);
-        *shared.window() = Some(sender);
+        let (guests, receiver) = mpsc::channel(GUESTS_MAX);
+        shared.set_window(Some(Window { guests, pairing: (!qr_only).then(|| run.id()) }));
         let paired = tokio::spawn(run.run(receiver));
         let key = String::from_utf8_lossy(key.expose()).into_owned();
         Ok(Hosted { qr, key, port: address.port(), paired, shared })
@@ -255,6 +233,7 @@ impl Node {
     ///
     /// [`JoinError`]: nothing was kept.
     pub async fn join(&self, invitation: &Join) -> Result<PeerRecord, JoinError> {
+        let shared = &self.shared;
         let (invitation, addresses) = match invitation {
             Join::Scanned { qr, key, address } => {
                 let (code, key) = (QrCode::decode(qr)?, PairingKey::parse(key)?);
@@ -262,11 +241,14 @@ impl Node {
                 (Invitation::Scanned { code, key }, addresses)
             }
             Join::KeyOnly { key, address } => {
-                let id = catchword_proto::pairing::PairingId::UNNAMED;
-                (Invitation::KeyOnly { id, key: PairingKey::parse(key)? }, vec![*address])
+                let key = PairingKey::parse(key)?;
+                let (id, addresses) = match address {
+                    Some(address) => (PairingId::UNNAMED, vec![*address]),
+                    None => shared.host_near().await?,
+                };
+                (Invitation::KeyOnly { id, key }, addresses)
             }
         };
-        let shared = &self.shared;
         let dialled = shared.endpoint.dial_to_pair(invitation.pinned(), &addresses).await;
         let connection = dialled.map_err(PairError::from)?;
         let introduction = shared.introduction()?;
@@ -287,7 +269,20 @@ impl Node {
     ///
     /// [`FindPeerError`].
     pub fn find_peer(&self, named: &str) -> Result<PeerRecord, FindPeerError> {
-        self.shared.find(named)
+        let digits = named.to_ascii_lowercase();
+        let records = self.peers();
+        let begins = |record: &&PeerRecord| {
+            DIGITS_MIN <= digits.len() && record.fingerprint.to_string().starts_with(&digits)
+        };
+        let mut found: Vec<_> = records.iter().filter(|record| record.name == named).collect();
+        if found.is_empty() {
+            found = records.iter().filter(begins).collect();
+        }
+        match found.as_slice() {
+            [] => Err(FindPeerError::NoPeer),
+            [one] => Ok((*one).clone()),
+            _ => Err(FindPeerError::Ambiguous),
+        }
     }
 
     /// Takes the trust from a peer: its connections are closed at once, and it is refused from now on.
@@ -310,7 +305,17 @@ impl Node {
         self.shared.peers.take(Step::Reactivate(peer))
     }
 
-    /// Brings this library and a peer's to the same state: at an address, or where it was last.
+    /// Says which books a peer gets, and may bring, from the next sync on. What it has stays there.
+    ///
+    /// # Errors
+    ///
+    /// [`PeerError`]; nothing was changed.
+    pub fn scope(&self, peer: Fingerprint, scope: &PeerScope) -> Result<(), PeerError> {
+        self.shared.peers.take(Step::Scope(peer, scope))
+    }
+
+    /// Brings this library and a peer's to the same state: at an address, or where it announces itself
+    /// and was last.
     ///
     /// # Errors
     ///
@@ -323,178 +328,30 @@ impl Node {
         self.shared.sync(peer, address).await
     }
 
+    /// Says how things stand, of everything or of one book: whether each peer is in sync, and if not,
+    /// why, since when, and what would help.
+    ///
+    /// # Errors
+    ///
+    /// [`EditError`] if the library cannot be read, or what waits to be moved cannot be.
+    pub fn status(&self, book: Option<BookId>) -> Result<Vec<Status>, EditError> {
+        status(&self.shared, book)
+    }
+
     /// Closes every connection, and waits a moment until the peers have heard of it.
     pub async fn close(&self) {
-        self.accepting.abort();
+        self.tasks.iter().for_each(AbortHandle::abort);
+        let shared = Arc::clone(&self.shared);
+        let silent = tokio::task::spawn_blocking(move || shared.fall_silent());
         self.shared.endpoint.close().await;
+        // It waits for its last packet alone.
+        let _silent = silent.await;
     }
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
-        self.accepting.abort();
-    }
-}
-
-impl Shared {
-    fn window(&self) -> std::sync::MutexGuard<'_, Option<mpsc::Sender<Connection>>> {
-        self.window.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn close_window(&self) {
-        *self.window() = None;
-    }
-
-    /// Returns the peer that a person means.
-    fn find(&self, named: &str) -> Result<PeerRecord, FindPeerError> {
-        let digits = named.to_ascii_lowercase();
-        let records = self.peers.records();
-        let begins = |record: &&PeerRecord| {
-            DIGITS_MIN <= digits.len() && record.fingerprint.to_string().starts_with(&digits)
-        };
-        let mut found: Vec<_> = records.iter().filter(|record| record.name == named).collect();
-        if found.is_empty() {
-            found = records.iter().filter(begins).collect();
-        }
-        match found.as_slice() {
-            [] => Err(FindPeerError::NoPeer),
-            [one] => Ok((*one).clone()),
-            _ => Err(FindPeerError::Ambiguous),
-        }
-    }
-
-    /// Says that a signed exchange with a peer succeeded: a provisional one is promoted by that.
-    fn reached(&self, peer: Fingerprint, dialled: Option<SocketAddr>) -> Result<(), PeerError> {
-        if self.peers.incoming(peer) == Verdict::Provisional {
-            self.peers.take(Step::Promote(peer))?;
-        }
-        match dialled {
-            Some(address) => self.peers.take(Step::Reach(peer, Some(address))),
-            None => Ok(()),
-        }
-    }
-
-    fn guard(&self, peer: Fingerprint) -> Arc<Mutex<Guard>> {
-        let mut guards = self.guards.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = || Arc::new(Mutex::new(Guard::new(std::time::Instant::now())));
-        Arc::clone(guards.entry(peer).or_insert_with(new))
-    }
-
-    fn paired(&self, peer: Fingerprint) -> Result<PeerRecord, PairError> {
-        let record = self.peers.find(peer);
-        let gone = || PeerError::Step(StepError::NoPeer);
-        Ok(record.ok_or_else(gone)?)
-    }
-
-    /// What another device is told of this one.
-    fn introduction(&self) -> Result<Introduction, PairError> {
-        let devices = self.library.devices().map_err(PairError::Read)?;
-        let own = self.library.device();
-        let name = devices.into_iter().find(|(device, _)| *device == own);
-        let (name, platform) =
-            name.map(|(_, named)| (named.name, named.platform)).unwrap_or_default();
-        Ok(Introduction::new(&name, &platform, env!("CARGO_PKG_VERSION")))
-    }
-
-    async fn sync(
-        &self,
-        peer: Fingerprint,
-        address: Option<SocketAddr>,
-    ) -> Result<SyncReport, SyncError> {
-        let record = self.peers.find(peer).ok_or(PeerError::Step(StepError::NoPeer))?;
-        if !self.peers.is_peer(peer) {
-            return Err(SyncError::NotActive(record.state));
-        }
-        let secret = self.peers.secret(peer)?.ok_or(SyncError::NoSecret)?;
-        let candidates = candidates(&record, address);
-        if candidates.is_empty() {
-            return Err(SyncError::NoAddress);
-        }
-        let dialled = self.endpoint.dial(peer, &candidates).await;
-        if let Err(DialError::Impostor { .. }) = dialled {
-            self.peers.take(Step::Deactivate(peer, Deactivation::FingerprintMismatch))?;
-            self.endpoint.disconnect(peer);
-        }
-        let connection = dialled?;
-        let channel = connection.channel(&secret, self.own).map_err(lost)?;
-        let mut clock = self.clock(peer);
-        let ledger = Arc::new(Ledger::new(&self.library, peer, &secret, &self.answered));
-        let synced = request(&connection, &channel, &mut clock, &ledger).await;
-        self.clocks().insert(peer, clock);
-        match synced {
-            Ok(report) => {
-                if 0 < report.round_trips {
-                    self.reached(peer, Some(connection.remote_address()))?;
-                }
-                Ok(report)
-            }
-            Err(error) if error.lost() == Some(Lost::Refused) => {
-                self.peers.take(Step::Deactivate(peer, Deactivation::UnknownToPeer))?;
-                Err(SyncError::UnknownToPeer)
-            }
-            Err(error) => Err(SyncError::Call(error)),
-        }
-    }
-
-    fn clocks(&self) -> std::sync::MutexGuard<'_, BTreeMap<Fingerprint, SigningClock>> {
-        self.clocks.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn clock(&self, peer: Fingerprint) -> SigningClock {
-        self.clocks().get(&peer).copied().unwrap_or_default()
-    }
-}
-
-/// Returns where a peer may be: where a person says, or else where it was last.
-fn candidates(record: &PeerRecord, given: Option<SocketAddr>) -> Vec<Candidate> {
-    if let Some(address) = given {
-        return vec![Candidate::new(address, Source::Given)];
-    }
-    let known = record.addresses.iter();
-    known.map(|address| Candidate::new(*address, Source::Known)).collect()
-}
-
-fn lost(lost: Lost) -> SyncError {
-    SyncError::Call(CallError::Stream(crate::net::stream::StreamError::Lost(lost)))
-}
-
-/// Takes connections until the endpoint is closed.
-async fn accept_all(shared: Arc<Shared>) {
-    while let Some(connection) = shared.endpoint.accept().await {
-        match connection.purpose() {
-            Purpose::Pairing => {
-                let window = shared.window().clone();
-                // Without a window the connection is dropped, and closed by that.
-                if let Some(window) = window {
-                    let _full = window.try_send(connection);
-                }
-            }
-            Purpose::Sync => {
-                tokio::spawn(serve(Arc::clone(&shared), connection));
-            }
-        }
-    }
-}
-
-/// Answers the requests of a peer until its connection is gone.
-async fn serve(shared: Arc<Shared>, connection: Connection) {
-    let peer = connection.peer();
-    let Ok(Some(secret)) = shared.peers.secret(peer) else { return };
-    let Ok(channel) = connection.channel(&secret, shared.own) else { return };
-    let guard = shared.guard(peer);
-    let ledger = Arc::new(Ledger::new(&shared.library, peer, &secret, &shared.answered));
-    let standing = || {
-        if shared.peers.is_peer(peer) { Standing::Trusted } else { Standing::Refused }
-    };
-    while let Ok(stream) = connection.accept().await {
-        let now_ms = || shared.library.core().now_ms();
-        let read = connection.read_request(stream, &channel, &guard, standing, now_ms).await;
-        let Ok(incoming) = read else { continue };
-        if shared.reached(peer, None).is_err() {
-            return;
-        }
-        // An answer that did not arrive is asked for again.
-        let _answered = respond(incoming, &channel, &ledger).await;
+        self.tasks.iter().for_each(AbortHandle::abort);
     }
 }
 

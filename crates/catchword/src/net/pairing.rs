@@ -177,6 +177,11 @@ impl HostRun {
         Ok((run, key))
     }
 
+    /// Returns what names this window.
+    pub(crate) fn id(&self) -> PairingId {
+        self.id
+    }
+
     /// Returns what the QR code says, for a host at these addresses.
     pub(crate) fn qr_code(&self, port: u16, addresses: Vec<std::net::IpAddr>) -> QrCode {
         self.machine.qr_code(port, addresses)
@@ -357,7 +362,9 @@ fn outcome(outcome: host::Outcome) -> Result<Fingerprint, PairError> {
         host::Outcome::AttemptsSpent => Err(PairError::Over("the key was wrong three times")),
         host::Outcome::Lost => Err(PairError::Over("the other device went away")),
         host::Outcome::Denied => Err(PairError::Over("it was not allowed")),
-        host::Outcome::NotKept => Err(PairError::Over("it could not be kept")),
+        host::Outcome::NotKept => {
+            Err(PairError::Over("it could not be kept; see how many are paired already"))
+        }
         host::Outcome::Cancelled => Err(PairError::Over("it was given up")),
     }
 }

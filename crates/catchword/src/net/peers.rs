@@ -17,8 +17,10 @@ use catchword_proto::trust::{
     Deactivation, PeerRecord, PeerState, Peers, RecordError, Step, StepError, Update, Verdict,
 };
 use catchword_store::PeerRows;
+use tokio::sync::Notify;
 
 use crate::error::EditError;
+use crate::event::Event;
 use crate::keys::{KeyError, Secret};
 use crate::library::Library;
 use crate::net::Trust;
@@ -31,6 +33,7 @@ pub struct PeerBook {
     peers: Mutex<Peers>,
     windows: Mutex<Windows>,
     is_pairing: AtomicBool,
+    changed: Notify,
 }
 
 /// Something about a peer could not be done. Nothing was changed.
@@ -82,6 +85,7 @@ impl PeerBook {
             peers: Mutex::new(Peers::new(records)),
             windows: Mutex::new(windows.unwrap_or_default()),
             is_pairing: AtomicBool::new(false),
+            changed: Notify::new(),
         };
         book.take(Step::Expire)?;
         for record in book.records() {
@@ -91,6 +95,11 @@ impl PeerBook {
             }
         }
         Ok(book)
+    }
+
+    /// Waits until a peer comes, goes, or changes its state.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
     }
 
     /// Returns every peer, whatever its state.
@@ -141,11 +150,19 @@ impl PeerBook {
         let written = core.store.write_peers(&rows(&update)).map_err(EditError::store);
         written.map_err(PeerError::Library)?;
         let unused = update.unused.clone();
+        let told = changed(&peers, &update);
         peers.apply(update);
         drop(peers);
         for secret in unused {
             // No row names it any more: one that stays is of no use to anybody.
             drop(core.keys.remove(&secret.to_string()));
+        }
+        if told.is_empty() {
+            return Ok(());
+        }
+        self.changed.notify_one();
+        for peer in told {
+            core.announce(&Event::PeerChanged { peer });
         }
         Ok(())
     }
@@ -202,6 +219,18 @@ impl PeerBook {
         // An update is applied as a whole, after everything that could go wrong.
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Returns whom an update makes another peer than before: that one was reached is no news.
+fn changed(before: &Peers, update: &Update) -> Vec<Fingerprint> {
+    let same = |after: &&PeerRecord| {
+        before.find(after.fingerprint).is_some_and(|before| {
+            (before.state, before.secret, &before.scope)
+                == (after.state, after.secret, &after.scope)
+        })
+    };
+    let put = update.put.iter().filter(|after| !same(after)).map(|after| after.fingerprint);
+    put.chain(update.dropped.iter().copied()).collect()
 }
 
 fn rows(update: &Update) -> PeerRows {

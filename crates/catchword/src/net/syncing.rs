@@ -1,9 +1,11 @@
 //! Runs syncs over connections: the machines decide, this carries, and the ledger answers.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use catchword_model::id::BookId;
 use catchword_model::identity::Fingerprint;
 use catchword_proto::request::{Channel, SigningClock, Status};
 use catchword_proto::session::requester::{self, Ending, Requester};
@@ -36,7 +38,7 @@ pub struct SyncReport {
     /// Changes and reading events that were received.
     pub changes_received: u64,
     /// Books that have something new here.
-    pub books_changed: u64,
+    pub books_changed: BTreeSet<BookId>,
     /// Whether both held the same when the last response was made.
     pub in_sync: bool,
     /// How it ended.
@@ -64,7 +66,7 @@ pub(crate) async fn request(
         bytes_received: 0,
         changes_sent: 0,
         changes_received: 0,
-        books_changed: 0,
+        books_changed: BTreeSet::new(),
         in_sync: false,
         ending: Ending::Lost,
         forks: Vec::new(),

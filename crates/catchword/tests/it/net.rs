@@ -1,6 +1,7 @@
 //! Connections between devices, on loopback, and the attacks they must withstand.
 
 mod mdns;
+mod node;
 mod peers;
 mod requests;
 mod support;

@@ -1,0 +1,472 @@
+//! How things stand: what is not in sync, why, since when, and what would help.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use catchword_model::id::{BookId, DeviceId, DocumentId};
+use catchword_model::identity::Fingerprint;
+use catchword_proto::trust::{Deactivation, PeerRecord, PeerState, SKEW_TOLD_MS};
+use catchword_store::{Evidence, Pause, Quarantine, Standing, Store};
+
+use crate::error::EditError;
+use crate::net::keeping::Shared;
+
+/// How one thing stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Status {
+    /// What it is about.
+    pub subject: Subject,
+    /// How it is.
+    pub state: State,
+    /// Why it is so; absent where there is nothing to be explained.
+    pub reason: Option<Reason>,
+    /// Since when, in milliseconds since the Unix epoch, where that is known.
+    pub since_ms: Option<u64>,
+}
+
+/// What a status is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Subject {
+    /// This device and its library.
+    Library,
+    /// A paired device.
+    Peer {
+        /// Its pinned certificate.
+        peer: Fingerprint,
+        /// What it is called.
+        name: String,
+    },
+    /// A device whose changes are here, paired or not.
+    Device {
+        /// Which device.
+        device: DeviceId,
+        /// What it is called; may be empty.
+        name: String,
+    },
+    /// A book.
+    Book {
+        /// Which book.
+        book: BookId,
+        /// Its title; may be empty.
+        title: String,
+    },
+}
+
+/// How something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum State {
+    /// Both have the same.
+    InSync,
+    /// It will be in sync by itself, as soon as devices meet.
+    Waiting,
+    /// It was tried, and failed; it is tried again.
+    Failing,
+    /// It is not exchanged.
+    Excluded,
+    /// Nothing happens until a person decides.
+    Stopped,
+    /// It works, and something about it should be known.
+    Noted,
+}
+
+impl State {
+    /// Returns the state as a word, for output.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::InSync => "in_sync",
+            Self::Waiting => "waiting",
+            Self::Failing => "failing",
+            Self::Excluded => "excluded",
+            Self::Stopped => "stopped",
+            Self::Noted => "noted",
+        }
+    }
+}
+
+/// Why something is as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reason {
+    /// No device is paired.
+    NoPeers,
+    /// Nothing here syncs unasked.
+    NotServing,
+    /// Devices near here are not found.
+    NoDiscovery {
+        /// What the system says.
+        error: String,
+    },
+    /// The library went back in time, or is a copy, and goes on as a new device.
+    NewGeneration(Evidence),
+    /// The device has the code and was allowed, and has not confirmed yet.
+    Unconfirmed,
+    /// There was no sync with the device yet.
+    NeverMet,
+    /// The last sync failed.
+    Failed {
+        /// Why.
+        error: String,
+    },
+    /// There is something that the device has not confirmed.
+    Unsent {
+        /// The name of the device; several, where it is about a book.
+        peer: String,
+        /// Changes and reading events.
+        changes: u64,
+    },
+    /// The last comparison found a difference, or none was made since something was exchanged.
+    NotCompared,
+    /// Something came whose beginning is missing.
+    Incomplete,
+    /// The device may not speak until a person decides.
+    Deactivated(Deactivation),
+    /// The clock of the device is off.
+    ClockSkew {
+        /// How far it is ahead, in milliseconds.
+        by_ms: i64,
+    },
+    /// The book was removed from this device.
+    RemovedHere,
+    /// The device does not get it: it is not in its scope.
+    OutsideScope {
+        /// The name of the device.
+        peer: String,
+    },
+    /// The device does not exchange it: it was removed there, is not in the scope of this one, or is
+    /// stopped there.
+    ExcludedThere {
+        /// The name of the device.
+        peer: String,
+    },
+    /// What the device sent of it was refused.
+    Quarantined {
+        /// The name of the device.
+        peer: String,
+        /// Until when it is not exchanged, in milliseconds since the Unix epoch.
+        until_ms: u64,
+    },
+    /// Its writer made two histories: one of its devices is a copy of another.
+    Forked,
+}
+
+impl Reason {
+    /// Returns what a person can do about it, if anything, with the commands of this program.
+    pub const fn remedy(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::NoPeers => "`catchword pair --show` here, and what it prints on the other device",
+            Self::NotServing => "`catchword serve` syncs unasked, `catchword sync` now",
+            Self::NoDiscovery { .. } => "give an address: `catchword sync --addr HOST:PORT`",
+            Self::Unconfirmed | Self::NeverMet | Self::Unsent { .. } | Self::NotCompared => {
+                "`catchword sync`, with the other device on the same network"
+            }
+            Self::Failed { .. } => {
+                "see that the other device runs `catchword serve` on the same network, or give its \
+                 address: `catchword sync --addr HOST:PORT`"
+            }
+            Self::Incomplete => "sync with the device that wrote it",
+            Self::Deactivated(why) => match why {
+                Deactivation::FingerprintMismatch | Deactivation::UnknownToPeer => {
+                    "`catchword pair --show` to pair again, or `catchword peers trust PEER` to go on \
+                     trusting the certificate it was paired with"
+                }
+                Deactivation::Malformed => "look at that device, then `catchword peers trust PEER`",
+                Deactivation::KeysNotRestored => "`catchword pair --show` to pair again",
+            },
+            Self::ClockSkew { .. } => "set the clock of that device right",
+            Self::RemovedHere => "import its file again to have it back",
+            Self::OutsideScope { .. } => "`catchword peers scope PEER --book BOOK`, or `--all`",
+            Self::ExcludedThere { .. } => {
+                "on that device: import the book's file again, or widen its scope for this one"
+            }
+            Self::Quarantined { .. } => "it is tried again afterwards; see what that device runs",
+            Self::Forked => "one of two copies of a library has to be made anew",
+            Self::NewGeneration(_) => return None,
+        })
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoPeers => f.write_str("no device is paired with this one"),
+            Self::NotServing => f.write_str("no daemon runs: nothing syncs unasked"),
+            Self::NoDiscovery { error } => write!(f, "devices near here are not found: {error}"),
+            Self::NewGeneration(evidence) => {
+                write!(f, "it continues as a new device: {}", told(*evidence))
+            }
+            Self::Unconfirmed => f.write_str("it has not confirmed the pairing yet"),
+            Self::NeverMet => f.write_str("there was no sync with it yet"),
+            Self::Failed { error } => write!(f, "the last sync failed: {error}"),
+            Self::Unsent { peer, changes } => {
+                write!(f, "{peer} has not confirmed {changes} changes")
+            }
+            Self::NotCompared => {
+                f.write_str("both have not been found equal since the last change")
+            }
+            Self::Incomplete => f.write_str("something came whose beginning is missing"),
+            Self::Deactivated(why) => PeerState::Deactivated(*why).fmt(f),
+            Self::ClockSkew { by_ms } => {
+                let (seconds, word) =
+                    (by_ms.unsigned_abs() / 1_000, if *by_ms < 0 { "behind" } else { "ahead" });
+                write!(f, "its clock is {seconds} s {word}")
+            }
+            Self::RemovedHere => f.write_str("it was removed from this device"),
+            Self::OutsideScope { peer } => write!(f, "{peer} does not get it"),
+            Self::ExcludedThere { peer } => write!(f, "{peer} does not exchange it"),
+            Self::Quarantined { peer, .. } => {
+                write!(f, "what {peer} sent of it was refused, and it is left alone for a while")
+            }
+            Self::Forked => f.write_str("two devices wrote as one: a library was copied"),
+        }
+    }
+}
+
+/// Says why a library continues as a new device.
+const fn told(evidence: Evidence) -> &'static str {
+    match evidence {
+        Evidence::NoWitness => "it was restored from a backup, or moved without its witness",
+        Evidence::OtherFile => "it is a copy of another one",
+        Evidence::OtherGeneration => "one backup was restored twice",
+        Evidence::Ahead => "it is an older state of itself",
+        Evidence::OtherWal => "its newest writes are missing or those of another library",
+        Evidence::OtherKey => "its keys are not those it was written with",
+    }
+}
+
+/// Says how everything stands, or what concerns one book.
+pub(crate) fn status(shared: &Shared, book: Option<BookId>) -> Result<Vec<Status>, EditError> {
+    let mut report = Report { shared, book, lines: Vec::new() };
+    if book.is_none() {
+        report.library()?;
+    }
+    let store = &shared.library.core().store;
+    let pauses = store.pauses().map_err(EditError::load)?;
+    let quarantines = store.quarantines().map_err(EditError::load)?;
+    for pause in pauses {
+        report.paused(&pause)?;
+    }
+    report.removed()?;
+    for record in shared.peers.records() {
+        report.peer(&record, &quarantines)?;
+    }
+    Ok(report.lines)
+}
+
+struct Report<'a> {
+    shared: &'a Shared,
+    /// The one book that is asked about.
+    book: Option<BookId>,
+    lines: Vec<Status>,
+}
+
+impl Report<'_> {
+    fn store(&self) -> &Store {
+        &self.shared.library.core().store
+    }
+
+    fn add(&mut self, subject: Subject, state: State, reason: Reason, since_ms: Option<u64>) {
+        self.lines.push(Status { subject, state, reason: Some(reason), since_ms });
+    }
+
+    fn library(&mut self) -> Result<(), EditError> {
+        let shared = self.shared;
+        if let Some(evidence) = shared.library.opened().new_generation {
+            self.add(Subject::Library, State::Noted, Reason::NewGeneration(evidence), None);
+        }
+        if shared.peers.records().iter().all(|record| record.state == PeerState::Revoked) {
+            self.add(Subject::Library, State::Noted, Reason::NoPeers, None);
+        } else if !shared.lasting {
+            self.add(Subject::Library, State::Noted, Reason::NotServing, None);
+        }
+        let error = shared.discovery_error().as_ref().map(ToString::to_string);
+        if let Some(error) = error {
+            self.add(Subject::Library, State::Noted, Reason::NoDiscovery { error }, None);
+        }
+        self.clocks()
+    }
+
+    /// Finds the devices whose stamps lie ahead of the wall clock. All books are looked through only when
+    /// there is such a stamp at all.
+    fn clocks(&mut self) -> Result<(), EditError> {
+        let now_ms = self.shared.now_ms();
+        let is_ahead = |wall_ms: u64| now_ms.saturating_add(SKEW_TOLD_MS) < wall_ms;
+        if !is_ahead(self.store().latest_stamp().wall_ms()) {
+            return Ok(());
+        }
+        let mut ahead = std::collections::BTreeMap::<DeviceId, u64>::new();
+        for book in self.store().books().map_err(EditError::load)? {
+            for entry in self.store().positions(book.book).map_err(EditError::load)? {
+                let wall_ms = entry.stamp().wall_ms();
+                if is_ahead(wall_ms) {
+                    let latest = ahead.entry(entry.device).or_default();
+                    *latest = wall_ms.max(*latest);
+                }
+            }
+        }
+        let names = self.store().devices().map_err(EditError::load)?;
+        for (device, wall_ms) in ahead {
+            let by_ms = i64::try_from(wall_ms - now_ms).unwrap_or(i64::MAX);
+            let name = names.get(&device).map(|named| named.name.clone()).unwrap_or_default();
+            let subject = Subject::Device { device, name };
+            self.add(subject, State::Noted, Reason::ClockSkew { by_ms }, None);
+        }
+        Ok(())
+    }
+
+    fn paused(&mut self, pause: &Pause) -> Result<(), EditError> {
+        let subject = self.subject(pause.book)?;
+        if self.is_meant(pause.book) {
+            self.add(subject, State::Stopped, Reason::Forked, Some(pause.since_ms));
+        }
+        Ok(())
+    }
+
+    fn removed(&mut self) -> Result<(), EditError> {
+        let removed = self.store().removed().map_err(EditError::load)?;
+        for (book, since_ms) in removed {
+            if self.is_meant(Some(book)) {
+                let subject = self.subject(Some(book))?;
+                self.add(subject, State::Excluded, Reason::RemovedHere, Some(since_ms));
+            }
+        }
+        Ok(())
+    }
+
+    fn is_meant(&self, book: Option<BookId>) -> bool {
+        self.book.is_none() || self.book == book
+    }
+
+    fn subject(&self, book: Option<BookId>) -> Result<Subject, EditError> {
+        let Some(book) = book else { return Ok(Subject::Library) };
+        let summary = self.store().book(book).map_err(EditError::load)?;
+        let title = summary.map(|summary| summary.title).unwrap_or_default();
+        Ok(Subject::Book { book, title })
+    }
+
+    fn peer(&mut self, record: &PeerRecord, quarantines: &[Quarantine]) -> Result<(), EditError> {
+        let name = if record.name.is_empty() { "that device" } else { &record.name };
+        let subject = Subject::Peer { peer: record.fingerprint, name: record.name.clone() };
+        match record.state {
+            PeerState::Revoked => return Ok(()),
+            PeerState::Deactivated(why) => {
+                let reason = Reason::Deactivated(why);
+                self.add(subject, State::Stopped, reason, Some(record.since_ms));
+                return Ok(());
+            }
+            PeerState::Provisional => {
+                let since_ms = Some(record.since_ms);
+                self.add(subject, State::Waiting, Reason::Unconfirmed, since_ms);
+                return Ok(());
+            }
+            PeerState::Active => (),
+        }
+        let now_ms = self.shared.now_ms();
+        let of_peer = |quarantine: &&Quarantine| {
+            quarantine.peer == record.fingerprint && now_ms < quarantine.until_ms
+        };
+        for quarantine in quarantines.iter().filter(of_peer) {
+            if self.is_meant(quarantine.book) {
+                let (peer, until_ms) = (name.to_owned(), quarantine.until_ms);
+                let reason = Reason::Quarantined { peer, until_ms };
+                let book = self.subject(quarantine.book)?;
+                self.add(book, State::Stopped, reason, Some(quarantine.since_ms));
+            }
+        }
+        let Some(met) = self.met(record)? else {
+            let outcome = self.failure(record.fingerprint);
+            let (state, reason, since_ms) =
+                outcome.unwrap_or((State::Waiting, Reason::NeverMet, record.since_ms));
+            self.add(subject, state, reason, Some(since_ms));
+            return Ok(());
+        };
+        self.books(name, &met)?;
+        if record.skew_ms != 0 {
+            let reason = Reason::ClockSkew { by_ms: record.skew_ms };
+            self.add(subject.clone(), State::Noted, reason, record.last_ok_ms);
+        }
+        self.agreement(record, subject, name, &met);
+        Ok(())
+    }
+
+    /// Says whether the peer is in sync, of everything that both exchange or of the book.
+    fn agreement(&mut self, record: &PeerRecord, subject: Subject, name: &str, met: &Met) {
+        let since_ms = record.last_ok_ms;
+        let of_book = self.book.map(BookId::document);
+        let meant = |document: &DocumentId| of_book.is_none_or(|book| book == *document);
+        let is_excluded = of_book.is_some_and(|book| {
+            met.standing.excluded_here.contains(&book)
+                || met.standing.excluded_there.contains(&book)
+        });
+        if is_excluded {
+            return;
+        }
+        let unsent = met.standing.unsent.iter().filter(|(document, _)| meant(document));
+        let changes: u64 = unsent.map(|(_, changes)| changes).sum();
+        if let Some((state, reason, since_ms)) = self.failure(record.fingerprint) {
+            self.add(subject, state, reason, Some(since_ms));
+        } else if 0 < changes {
+            let reason = Reason::Unsent { peer: name.to_owned(), changes };
+            self.add(subject, State::Waiting, reason, since_ms);
+        } else if met.parked {
+            self.add(subject, State::Waiting, Reason::Incomplete, since_ms);
+        } else if met.agreed {
+            self.lines.push(Status { subject, state: State::InSync, reason: None, since_ms });
+        } else {
+            self.add(subject, State::Waiting, Reason::NotCompared, since_ms);
+        }
+    }
+
+    fn failure(&self, peer: Fingerprint) -> Option<(State, Reason, u64)> {
+        let outcome = self.shared.meetings.outcome(peer)?;
+        let error = outcome.failure?;
+        Some((State::Failing, Reason::Failed { error }, outcome.since_ms))
+    }
+
+    /// Lists the books that are not exchanged with a peer, or that it does not have yet.
+    fn books(&mut self, name: &str, met: &Met) -> Result<(), EditError> {
+        let peer = || name.to_owned();
+        let standing = &met.standing;
+        let mut told = BTreeSet::new();
+        for summary in self.store().books().map_err(EditError::load)? {
+            let (book, document) = (summary.book, summary.book.document());
+            if !self.is_meant(Some(book)) || !told.insert(book) {
+                continue;
+            }
+            let subject = Subject::Book { book, title: summary.title };
+            if met.outside.contains(&book) {
+                self.add(subject, State::Excluded, Reason::OutsideScope { peer: peer() }, None);
+            } else if standing.excluded_there.contains(&document) {
+                self.add(subject, State::Excluded, Reason::ExcludedThere { peer: peer() }, None);
+            } else if let Some(changes) = standing.unsent.get(&document) {
+                let reason = Reason::Unsent { peer: peer(), changes: *changes };
+                self.add(subject, State::Waiting, reason, None);
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks up what is known of a peer since it was met last.
+    fn met(&self, record: &PeerRecord) -> Result<Option<Met>, EditError> {
+        let store = self.store();
+        let generation = store.peer_generation(record.fingerprint).map_err(EditError::load)?;
+        let (Some(generation), Ok(Some(secret))) =
+            (generation, self.shared.peers.secret(record.fingerprint))
+        else {
+            return Ok(None);
+        };
+        let ledger = self.shared.ledger(record, &secret);
+        ledger.met(generation).map(Some)
+    }
+}
+
+/// What is known of a peer since it was met last.
+pub(crate) struct Met {
+    pub(crate) standing: Standing,
+    /// Books that are not in its scope.
+    pub(crate) outside: BTreeSet<BookId>,
+    pub(crate) agreed: bool,
+    pub(crate) parked: bool,
+}
