@@ -288,8 +288,8 @@ impl Report<'_> {
         self.clocks()
     }
 
-    /// Finds the devices whose stamps lie ahead of the wall clock. All books are looked through only when
-    /// there is such a stamp at all.
+    /// Finds the devices that read by a wall clock ahead of this one. A stamp does not name them: it drags
+    /// every device along that has seen it. All books are looked through only when there is such a stamp.
     fn clocks(&mut self) -> Result<(), EditError> {
         let now_ms = self.shared.now_ms();
         let is_ahead = |wall_ms: u64| now_ms.saturating_add(SKEW_TOLD_MS) < wall_ms;
@@ -299,7 +299,7 @@ impl Report<'_> {
         let mut ahead = std::collections::BTreeMap::<DeviceId, u64>::new();
         for book in self.store().books().map_err(EditError::load)? {
             for entry in self.store().positions(book.book).map_err(EditError::load)? {
-                let wall_ms = entry.stamp().wall_ms();
+                let wall_ms = entry.position.wall_ms;
                 if is_ahead(wall_ms) {
                     let latest = ahead.entry(entry.device).or_default();
                     *latest = wall_ms.max(*latest);

@@ -368,7 +368,7 @@ async fn clocks_that_are_a_year_ahead_and_a_day_behind_merge_and_are_named() {
     let by_name = phone.status().into_iter().find_map(|status| {
         if let Subject::Device { name, .. } = status.subject { Some(name) } else { None }
     });
-    assert_eq!(by_name.as_deref(), Some("ahead"), "it wrote a stamp ahead of the clock here");
+    assert_eq!(by_name.as_deref(), Some("ahead"), "the stamps of the others were dragged along");
 
     // Whoever read after having seen the other's place is where the reader is, on every device.
     let late = behind.library.book(book.id()).unwrap().unwrap();
