@@ -66,11 +66,12 @@ pub(crate) struct Global {
 /// The commands, in the order in which somebody new meets them.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Live through the story of a library in a folder of its own
+    /// Live through the story of a library, on one device and on three
     ///
     /// Imports the files, or samples of its own, reads, goes back, highlights, deletes and undeletes,
-    /// is killed in the middle and shows what is there afterwards. It works in a temporary folder
-    /// that it removes at the end; your library is not touched.
+    /// is killed in the middle and shows what is there afterwards. Then a second device is paired, both
+    /// go their own ways, sync and say where they disagreed, and a third gets everything through the
+    /// second. It works in a temporary folder that it removes at the end; your library is not touched.
     Demo(DemoArgs),
     /// Make a new library
     ///

@@ -9,6 +9,7 @@ mod completions;
 mod conflicts;
 mod demo;
 mod demo_crash;
+mod demo_devices;
 mod document;
 mod generate;
 mod history;

@@ -70,6 +70,13 @@ impl Output {
         if self.json { Ok(()) } else { self.send(&format!("{line}\n")) }
     }
 
+    /// Prints several lines for people at once, while the command goes on. Nothing with `--json`.
+    pub(crate) fn say_page(&self, write: impl FnOnce(&mut Page)) -> Result<(), Failure> {
+        let mut page = Page { text: String::new(), width: self.terminal.width() };
+        write(&mut page);
+        if self.json { Ok(()) } else { self.send(&page.text) }
+    }
+
     /// Prints one JSON value at once, while the command goes on. Nothing without `--json`.
     pub(crate) fn tell(&self, value: &impl Serialize) -> Result<(), Failure> {
         if self.json { self.send_json(value) } else { Ok(()) }

@@ -55,6 +55,11 @@ impl Cards {
         Ok(cards)
     }
 
+    /// Returns how many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.shapes.len()
+    }
+
     /// Puts the first of them into words.
     pub(crate) fn write(&self, page: &mut Page, cards_max: usize) {
         for (title, shape) in self.titles.iter().zip(&self.shapes).take(cards_max) {

@@ -1,4 +1,4 @@
-//! `catchword demo`: the story of a library on one device, lived through for real.
+//! `catchword demo`: the story of a library, lived through for real: on one device, then on three.
 //!
 //! Every step is a call that an application would make. The crash is one: another process writes into
 //! the library, says what was acknowledged, and is killed in the middle.
@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use crate::args::DemoArgs;
 use crate::commands::demo_crash::{Crash, WRITTEN_QUOTE, crash};
+use crate::commands::demo_devices::{self, Devices};
 use crate::commands::history::sentence;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
@@ -34,6 +35,7 @@ struct Story {
     place_ppm: u32,
     history: usize,
     recent: Vec<String>,
+    devices: Devices,
 }
 
 /// Lives through the story.
@@ -44,7 +46,7 @@ pub(crate) fn run(args: &DemoArgs, context: &Context) -> Result<(), Failure> {
     let out = &context.output;
 
     chapter(out, "A library of its own, in a folder that goes afterwards")?;
-    let library = Library::create(&context.folder, context.config().with_device_name("demo"))?;
+    let library = Library::create(&context.folder, context.config().with_device_name("phone"))?;
     let ids = import(out, &library, &files(args, folder.path())?)?;
     let first = *ids.first().ok_or_else(|| {
         Failure::message(Exit::Usage, "there is no book to tell the story with", "see --help")
@@ -71,30 +73,36 @@ pub(crate) fn run(args: &DemoArgs, context: &Context) -> Result<(), Failure> {
         turn(&open(&library, *id)?, 50_000, 60)?;
     }
     let recent = recent(out, &library)?;
+    let books = library.books()?.into_iter().map(Listed::from).collect();
+    let place_ppm = book.place()?.map_or(0, |place| place.position.ppm);
+    drop(book);
+    let devices = demo_devices::run(&context, library, folder.path(), first)?;
     chapter(out, "What comes next")?;
+    say(out, "with your own books: `catchword init --name NAME`, `catchword import FILE`")?;
+    say(out, "on two devices: `catchword pair --show` here, and there what it prints")?;
     say(
         out,
-        "the same library on a second device: `catchword pair --show` here, what it prints there",
+        "from then on: `catchword serve` on both, and `catchword status` to see how they are",
     )?;
-    say(out, "now with your own books: `catchword init --name NAME`, `catchword import FILE`")?;
 
     let story = Story {
-        books: library.books()?.into_iter().map(Listed::from).collect(),
+        books,
         acknowledged: crash.acknowledged(),
         found,
         reopened_ms,
-        place_ppm: book.place()?.map_or(0, |place| place.position.ppm),
+        place_ppm,
         history,
         recent,
+        devices,
     };
     if context.output.is_json() { out.print(&story, |_| ()) } else { Ok(()) }
 }
 
-fn chapter(out: &Output, title: &str) -> Result<(), Failure> {
+pub(crate) fn chapter(out: &Output, title: &str) -> Result<(), Failure> {
     out.say(&format!("\n{title}"))
 }
 
-fn say(out: &Output, line: &str) -> Result<(), Failure> {
+pub(crate) fn say(out: &Output, line: &str) -> Result<(), Failure> {
     out.say(&format!("  {line}"))
 }
 
@@ -124,12 +132,12 @@ fn import(out: &Output, library: &Library, files: &[PathBuf]) -> Result<Vec<Book
     Ok(ids)
 }
 
-fn open(library: &Library, id: BookId) -> Result<Book, Failure> {
+pub(crate) fn open(library: &Library, id: BookId) -> Result<Book, Failure> {
     Ok(library.find(&id.to_string())?)
 }
 
 /// Reads up to a place in one session of one turn.
-fn turn(book: &Book, ppm: u32, seconds: u32) -> Result<(), Failure> {
+pub(crate) fn turn(book: &Book, ppm: u32, seconds: u32) -> Result<(), Failure> {
     let mut session = book.session(ENGINE)?;
     session.restored();
     session.spent(seconds);
@@ -188,7 +196,8 @@ fn verify(crash: &Crash, found: u64, book: &Book, highlight: AnnotationId) -> Re
     Ok(())
 }
 
-fn broken(what: &str) -> Failure {
+/// A promise was not kept.
+pub(crate) fn broken(what: &str) -> Failure {
     Failure::message(Exit::Failed, what, "this is a defect: please report it with your system")
 }
 

@@ -33,7 +33,7 @@ pub(crate) fn run(args: &ServeArgs, context: &Context) -> Result<(), Failure> {
     let config = NodeConfig::default().with_listen(args.listen).with_lasting(true);
     let network = Network::start(&library, &config.with_discovery(discovery))?;
     #[cfg(unix)]
-    let _commands = crate::daemon::server::Server::start(context, &library, &network)?;
+    let commands = crate::daemon::server::Server::start(context, &library, &network)?;
     let serving = Serving {
         listening: network.listening()?.to_string(),
         mdns,
@@ -52,6 +52,8 @@ pub(crate) fn run(args: &ServeArgs, context: &Context) -> Result<(), Failure> {
             log(context, &network, &event);
         }
     }
+    #[cfg(unix)]
+    commands.drain();
     network.close();
     Ok(())
 }

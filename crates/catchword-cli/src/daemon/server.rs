@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use catchword::Library;
 use clap::Parser as _;
@@ -25,6 +26,8 @@ use crate::network::Network;
 use crate::output::Output;
 use crate::terminal::{Remote, Terminal};
 
+/// How long stopping waits for commands: a system that shuts down gives about as long.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
 /// Commands that are carried out at once; further ones wait for their turn.
 const COMMANDS_MAX: usize = 16;
 
@@ -32,6 +35,7 @@ const COMMANDS_MAX: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Server {
     path: PathBuf,
+    slots: Arc<Slots>,
 }
 
 impl Server {
@@ -48,7 +52,8 @@ impl Server {
             bind(&path).map_err(|error| Failure::file("open the socket", &path, error))?;
         let held = (library.clone(), network.clone());
         let context = context.clone();
-        let busy = Arc::new(Slots::default());
+        let slots = Arc::new(Slots::default());
+        let busy = Arc::clone(&slots);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let slot = Slots::take(&busy);
@@ -59,11 +64,19 @@ impl Server {
                 });
             }
         });
-        Ok(Self { path })
+        Ok(Self { path, slots })
+    }
+
+    /// Takes no command any more, and waits until those that run have told their callers how they ended,
+    /// at most [`DRAIN_MAX`]. What was acknowledged is durable however long it takes.
+    pub(crate) fn drain(self) {
+        let slots = Arc::clone(&self.slots);
+        drop(self);
+        slots.wait_for_none(DRAIN_MAX);
     }
 }
 
-/// Nobody finds the socket any more; commands that run go on until they are done.
+/// Nobody finds the socket any more.
 impl Drop for Server {
     fn drop(&mut self) {
         let _already_gone = fs::remove_file(&self.path);
@@ -223,6 +236,12 @@ impl Slots {
         *taken += 1;
         Slot(Arc::clone(slots))
     }
+
+    fn wait_for_none(&self, wait_max: Duration) {
+        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let some = |taken: &mut usize| 0 < *taken;
+        let _drained_or_late = self.freed.wait_timeout_while(taken, wait_max, some);
+    }
 }
 
 struct Slot(Arc<Slots>);
@@ -230,6 +249,6 @@ struct Slot(Arc<Slots>);
 impl Drop for Slot {
     fn drop(&mut self) {
         *self.0.taken.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
-        self.0.freed.notify_one();
+        self.0.freed.notify_all();
     }
 }

@@ -10,9 +10,15 @@ fn the_demo_loses_nothing_and_leaves_nothing() {
     let output = shelf.command(&["demo"]).env("TMPDIR", shelf.path()).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let told = stdout(&output);
-    for said in
-        ["nothing is recorded", "brought it back, with its note", "Read last", "What comes next"]
-    {
+    for said in [
+        "nothing is recorded",
+        "brought it back, with its note",
+        "Read last",
+        "both libraries are equal",
+        "what tablet wrote counts",
+        "the e-reader meets the tablet alone",
+        "What comes next",
+    ] {
         assert!(told.contains(said), "{said:?} is missing in {told}");
     }
     let left = std::fs::read_dir(shelf.path()).unwrap().count();
@@ -27,6 +33,12 @@ fn every_write_acknowledged_before_the_crash_is_found() {
     assert!(35 <= story["acknowledged"].as_u64().unwrap());
     assert_eq!(story["found"], story["acknowledged"]);
     assert_eq!(story["recent"].as_array().map(Vec::len), Some(2));
+    let devices = &story["devices"];
+    assert_eq!((&devices["in_sync"], &devices["third_in_sync"]), (&true.into(), &true.into()));
+    assert_eq!((&devices["round_trips"], &devices["found"]), (&1.into(), &true.into()));
+    // The place, a colour, and an edit against a deletion.
+    assert_eq!(devices["disagreements"], 3);
+    assert!(devices["idle_bytes"].as_u64().unwrap() <= 1_024, "{devices}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::Shelf;
+use crate::support::{Shelf, fixtures};
 
 /// A command that goes on while others run.
 struct Running {
@@ -140,6 +140,83 @@ fn a_change_reaches_the_third_device_through_the_second() {
     let second = sync(&reader, &address);
     assert_eq!((&first["in_sync"], &second["in_sync"]), (&json!(true), &json!(true)));
     assert_eq!(state(&reader, &book)["annotations"][0]["quote"], "passed on");
+    serving.terminate();
+}
+
+#[test]
+fn what_travels_along_a_chain_is_every_change_once_for_each_hop() {
+    const CHANGES: u64 = 5;
+    let (phone, book) = Shelf::with_sample();
+    let (tablet, reader) = (Shelf::new(), Shelf::new());
+    let host = pair(&phone, &tablet);
+    pair(&tablet, &reader);
+    // What one device gets from the next, and whether both are equal then.
+    let along = || {
+        let (serving, address) = serve(&phone);
+        let first = tablet.json(&["sync", "--peer", &host, "--addr", &address])[0].clone();
+        serving.terminate();
+        let (serving, address) = serve(&tablet);
+        let second = sync(&reader, &address);
+        serving.terminate();
+        let count = |synced: &Value, name: &str| {
+            assert_eq!(synced["in_sync"], true, "{synced}");
+            synced[name].as_u64().expect("a number")
+        };
+        let sum = |name: &str| count(&first, name) + count(&second, name);
+        (sum("changes_sent"), sum("changes_received"))
+    };
+    // Twice: first the devices tell each other their names, both ways.
+    along();
+    along();
+    assert_eq!(along(), (0, 0));
+    for n in 0..CHANGES {
+        let (quote, ppm) = (format!("passage {n}"), n.to_string());
+        phone.json(&["annotate", &book, "--quote", &quote, "--ppm", &ppm]);
+    }
+    // The dialling side receives here; what it receives was sent once.
+    assert_eq!(along(), (0, 2 * CHANGES));
+    assert_eq!(state(&phone, &book), state(&reader, &book));
+}
+
+#[test]
+fn two_libraries_of_real_books_are_equal_after_offline_work() {
+    let Some(fixtures) = fixtures() else { return };
+    let books = ["standardebooks/flatland.epub", "idpf/childrens-media-query.epub"];
+    let (phone, tablet) = (Shelf::new(), Shelf::new());
+    pair(&phone, &tablet);
+    let mut ids = Vec::new();
+    for book in books {
+        let path = fixtures.join(book);
+        let path = path.to_str().expect("a plain path");
+        let [one, other] = [&phone, &tablet].map(|shelf| shelf.json(&["import", path])[0].clone());
+        assert_eq!(one["book"], other["book"]);
+        ids.push(text(&one["book"]).to_owned());
+    }
+    for (shelf, colour) in [(&phone, "yellow"), (&tablet, "blue")] {
+        for (n, book) in ids.iter().enumerate() {
+            let ppm = (100_000 * (n + 1)).to_string();
+            shelf.json(&["read", book, "--ppm", &ppm, "--seconds", "30"]);
+            shelf.json(&["annotate", book, "--quote", "a line", "--color", colour, "--ppm", &ppm]);
+            shelf.json(&["tag", book, "--add", colour]);
+            shelf.json(&["journal", book, "--set", &format!("{colour} thoughts\n")]);
+        }
+    }
+    let (serving, address) = serve(&phone);
+    let first = sync(&tablet, &address);
+    assert_eq!(first["in_sync"], true, "{first}");
+    for book in &ids {
+        let of_phone = state(&phone, book);
+        assert_eq!(of_phone, state(&tablet, book));
+        assert_eq!(of_phone["annotations"].as_array().map(Vec::len), Some(2));
+        assert_eq!(of_phone["tags"], json!(["blue", "yellow"]));
+        assert_eq!(of_phone["totals"]["seconds"], 60, "{}", of_phone["totals"]);
+        let journal = text(&of_phone["journal"]);
+        assert!(journal.contains("yellow thoughts") && journal.contains("blue thoughts"));
+    }
+    let idle = sync(&tablet, &address);
+    let within = |name: &str| idle[name].as_u64().is_some_and(|bytes| bytes <= 512);
+    assert_eq!((&idle["round_trips"], &idle["in_sync"]), (&json!(1), &json!(true)));
+    assert!(within("bytes_sent") && within("bytes_received"), "{idle}");
     serving.terminate();
 }
 

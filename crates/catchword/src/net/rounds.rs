@@ -69,7 +69,8 @@ impl Rounds {
 
     /// Something changed here.
     pub(crate) fn changed(&mut self, now: Instant) {
-        for plan in self.plans.values_mut().filter(|plan| plan.reachable) {
+        // What a sync that runs has passed already would wait for the next beat.
+        for plan in self.plans.values_mut().filter(|plan| plan.reachable || plan.running) {
             plan.push = Some(now + PUSH_AFTER);
         }
     }
@@ -96,8 +97,8 @@ impl Rounds {
     /// A sync has ended, well or not.
     pub(crate) fn done(&mut self, peer: Fingerprint, reached: bool, now: Instant) {
         if let Some(plan) = self.plans.get_mut(&peer) {
-            *plan =
-                Plan { due: now + HEARTBEAT, running: false, reachable: reached, push: plan.push };
+            let push = plan.push.filter(|_| reached);
+            *plan = Plan { due: now + HEARTBEAT, running: false, reachable: reached, push };
         }
     }
 
@@ -151,6 +152,18 @@ mod tests {
         rounds.changed(start + 4 * SECOND);
         rounds.done(PEER, true, start + 5 * SECOND);
         assert_eq!(rounds.begin(start + 6 * SECOND), [PEER]);
+    }
+
+    #[test]
+    fn a_change_during_the_first_sync_is_pushed_after_it_unless_it_fails() {
+        let start = Instant::now();
+        for reached in [true, false] {
+            let mut rounds = with(&[PEER], start);
+            assert_eq!(rounds.begin(start), [PEER]);
+            rounds.changed(start);
+            rounds.done(PEER, reached, start + SECOND);
+            assert_eq!(rounds.begin(start + PUSH_AFTER).is_empty(), !reached);
+        }
     }
 
     #[test]
