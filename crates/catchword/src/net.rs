@@ -31,7 +31,7 @@ pub use certificate::DeviceIdentity;
 pub use discovery::{Discovery, DiscoveryError, Heard};
 pub use mdns::Mdns;
 pub use meeting::SyncError;
-pub use node::{FindPeerError, Hosted, Join, JoinError, Node, NodeConfig, NodeError};
+pub use node::{FindPeerError, Hosted, Join, JoinError, Near, Node, NodeConfig, NodeError};
 pub use pairing::{Allow, Asking, Hosting, OnAsk, PairError};
 pub use peers::{PeerBook, PeerError};
 pub use quic::{BindError, Candidate, Connection, DialError, Endpoint, Lost, Source};

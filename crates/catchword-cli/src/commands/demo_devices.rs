@@ -3,8 +3,9 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use catchword::net::{Discovery, Hosting, Join, JoinError, Mdns, NodeConfig, SyncReport};
+use catchword::net::{Discovery, Hosting, Join, Mdns, Near, NodeConfig, SyncReport};
 use catchword::{
     AnnotationEdit, AnnotationId, Book, BookId, Library, Locator, NewAnnotation, WHOLE_BOOK,
 };
@@ -16,6 +17,11 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::network::Network;
 use crate::output::{count, percent, size};
+
+/// How long the other device is looked for: an announcement is answered within a second.
+const FIND_MAX: Duration = Duration::from_secs(3);
+/// How often is looked.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// What the devices did.
 #[derive(Serialize)]
@@ -117,18 +123,13 @@ fn pair(context: &Context, host: &Device, joiner: &Device) -> Result<bool, Failu
     let hosted = host.network.run(async { host.network.node().host(Hosting::default()) })?;
     let (qr, key) = (hosted.qr.clone(), hosted.key.clone());
     say(out, &format!("the {} shows a QR code and the key {key}", host.name))?;
-    let nearby = Join::KeyOnly { key: key.clone(), address: None };
-    let joined = joiner.network.run(joiner.network.node().join(&nearby));
-    let found = match joined {
-        Ok(_) => true,
-        Err(JoinError::NobodyNear | JoinError::SeveralNear(_)) => {
-            let address = Some(([127, 0, 0, 1], hosted.port).into());
-            let scanned = Join::Scanned { qr, key, address };
-            joiner.network.run(joiner.network.node().join(&scanned))?;
-            false
-        }
-        Err(error) => return Err(error.into()),
+    let near = find(joiner, hosted.port);
+    let found = near.is_some();
+    let invitation = match near {
+        Some(host) => Join::Near { key, host },
+        None => Join::Scanned { qr, key, address: Some(([127, 0, 0, 1], hosted.port).into()) },
     };
+    joiner.network.run(joiner.network.node().join(&invitation))?;
     host.network.run(hosted.wait())?;
     let how = if found {
         "found it by multicast and was given the key"
@@ -137,6 +138,19 @@ fn pair(context: &Context, host: &Device, joiner: &Device) -> Result<bool, Failu
     };
     say(out, &format!("the {} {how}: paired, certificates pinned", joiner.name))?;
     Ok(found)
+}
+
+/// Picks the host from those that show a code: others may, on this network.
+fn find(joiner: &Device, port: u16) -> Option<Near> {
+    let until = Instant::now() + FIND_MAX;
+    while Instant::now() < until {
+        let is_host = |near: &Near| near.addresses.iter().any(|address| address.port() == port);
+        if let Some(near) = joiner.network.node().near().into_iter().find(is_host) {
+            return Some(near);
+        }
+        std::thread::sleep(LOOK);
+    }
+    None
 }
 
 /// What both do while they cannot see each other, after `common` has given both the same.

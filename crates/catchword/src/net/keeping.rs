@@ -19,7 +19,7 @@ use crate::net::certificate::DeviceIdentity;
 use crate::net::ledger::Answered;
 use crate::net::meeting::Meetings;
 use crate::net::neighbours::{Neighbours, Voice, is_of};
-use crate::net::node::{JoinError, NodeConfig, NodeError};
+use crate::net::node::{JoinError, Near, NodeConfig, NodeError};
 use crate::net::pairing::PairError;
 use crate::net::peers::{PeerBook, PeerError};
 use crate::net::quic::{Connection, Endpoint};
@@ -129,9 +129,7 @@ impl Shared {
     }
 
     /// Returns the one device near here that shows a code.
-    pub(crate) async fn host_near(
-        &self,
-    ) -> Result<(PairingId, Vec<std::net::SocketAddr>), JoinError> {
+    pub(crate) async fn host_near(&self) -> Result<Near, JoinError> {
         let neighbours = self.neighbours.as_ref().ok_or(JoinError::NobodyNear)?;
         let until = Instant::now() + LISTEN_TIME.saturating_sub(neighbours.listening_for());
         let mut heard = neighbours.watch();

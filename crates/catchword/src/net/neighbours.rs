@@ -18,6 +18,7 @@ use catchword_proto::discovery::{
 use catchword_proto::pairing::PairingId;
 use tokio::sync::watch;
 
+use crate::net::node::Near;
 use crate::net::{Discovery, DiscoveryError, Heard};
 
 /// Announcements that are remembered.
@@ -124,7 +125,7 @@ impl Neighbours {
     }
 
     /// Returns the pairings that are open near here, and where.
-    pub(crate) fn hosts(&self) -> Vec<(PairingId, Vec<SocketAddr>)> {
+    pub(crate) fn hosts(&self) -> Vec<Near> {
         let own = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
         let own = own.as_ref().map(|announced| announced.name);
         let heard = Heards::lock(&self.heard.all);
@@ -132,7 +133,8 @@ impl Neighbours {
         hosts
             .filter_map(|heard| {
                 let id = heard.announcement.pairing_id?;
-                Some((PairingId(id), dialable(heard.addresses.iter().copied())))
+                let addresses = dialable(heard.addresses.iter().copied());
+                Some(Near { id: PairingId(id), addresses })
             })
             .collect()
     }

@@ -21,6 +21,7 @@ use crate::net::Discovery;
 use crate::net::certificate::DeviceIdentity;
 use crate::net::keeping::{Shared, Window, keep};
 use crate::net::meeting::SyncError;
+use crate::net::neighbours::Neighbours;
 use crate::net::pairing::{HostRun, Hosting, PairError, addresses_of, join};
 use crate::net::peers::PeerError;
 use crate::net::quic::BindError;
@@ -139,6 +140,13 @@ pub enum Join {
         /// Where the host is, if it is not where the code says.
         address: Option<SocketAddr>,
     },
+    /// The six digits, and a host that was picked from those [near here](Node::near).
+    Near {
+        /// The six digits.
+        key: String,
+        /// The host.
+        host: Near,
+    },
     /// The six digits, and where the host is.
     KeyOnly {
         /// The six digits.
@@ -146,6 +154,15 @@ pub enum Join {
         /// Where the host is; where it announces itself, if that is not known.
         address: Option<SocketAddr>,
     },
+}
+
+/// A device near here that shows a code. What it announces proves nothing: the six digits do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Near {
+    pub(crate) id: PairingId,
+    /// Where it listens.
+    pub addresses: Vec<SocketAddr>,
 }
 
 /// What was typed or scanned is no invitation.
@@ -240,11 +257,15 @@ impl Node {
                 let addresses = address.map_or_else(|| addresses_of(&code), |given| vec![given]);
                 (Invitation::Scanned { code, key }, addresses)
             }
+            Join::Near { key, host } => {
+                let (key, id) = (PairingKey::parse(key)?, host.id);
+                (Invitation::KeyOnly { id, key }, host.addresses.clone())
+            }
             Join::KeyOnly { key, address } => {
                 let key = PairingKey::parse(key)?;
                 let (id, addresses) = match address {
                     Some(address) => (PairingId::UNNAMED, vec![*address]),
-                    None => shared.host_near().await?,
+                    None => shared.host_near().await.map(|near| (near.id, near.addresses))?,
                 };
                 (Invitation::KeyOnly { id, key }, addresses)
             }
@@ -256,6 +277,11 @@ impl Node {
         let peer = join(&shared.peers, shared.own, introduction, &invitation, &connection).await?;
         shared.peers.take(Step::Reach(peer, Some(address))).map_err(PairError::from)?;
         Ok(shared.paired(peer)?)
+    }
+
+    /// Returns the devices near here that show a code, as far as they were heard by now.
+    pub fn near(&self) -> Vec<Near> {
+        self.shared.neighbours.as_ref().map(Neighbours::hosts).unwrap_or_default()
     }
 
     /// Returns what is known of every peer.
