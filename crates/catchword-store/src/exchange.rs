@@ -14,6 +14,7 @@
 //! When to sync and with whom, and the conversation itself: a session carries pieces unread.
 
 mod accept;
+mod ahead;
 mod arrivals;
 mod common;
 mod gather;
@@ -35,9 +36,11 @@ use crate::error::{LoadError, load};
 use crate::tables;
 
 pub use accept::{Applied, ApplyError, Bounds, Delivery, Equivocation, Fate};
+pub use ahead::{Ahead, STAMP_AHEAD_MS};
 pub(crate) use common::item_of;
 pub use common::{Item, Span, Spot};
 pub use gather::{CollectError, Collected};
+pub use parked::Waiting;
 pub use peers::{EXCLUSIONS_MAX, Exclusions, Heard, Local, Pause, Quarantine};
 pub use standing::Standing;
 
@@ -206,6 +209,7 @@ pub(crate) struct Staged {
     pub(crate) marks: BTreeMap<Origin, Vec<u8>>,
     pub(crate) paused: BTreeMap<[u8; 32], Vec<u8>>,
     pub(crate) quarantine: BTreeMap<(Fingerprint, [u8; 32]), Vec<u8>>,
+    pub(crate) ahead: Option<Ahead>,
 }
 
 impl Staged {
@@ -216,6 +220,7 @@ impl Staged {
             && self.marks.is_empty()
             && self.paused.is_empty()
             && self.quarantine.is_empty()
+            && self.ahead.is_none()
     }
 
     /// Notes that something of a document takes a local sequence, made here unless more is said.
@@ -254,6 +259,7 @@ impl Staged {
             }
         }
         parked::write(write, &self.parked)?;
+        ahead::write(write, self.ahead)?;
         if !self.marks.is_empty() {
             let mut marks = write.open_table(tables::PEER_MARKS).map_err(load)?;
             for (origin, value) in &self.marks {

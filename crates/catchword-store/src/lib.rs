@@ -73,10 +73,11 @@ pub use compact::CompactReport;
 pub use doc::ACTORS_MAX;
 pub use error::{AppendError, Cause, LoadError, OpenError, Rejection};
 pub use exchange::{
-    Applied, ApplyError, Bounds, CollectError, Collected, Delivery, EXCLUSIONS_MAX, Equivocation,
-    ExchangeOptions, Exclusions, Fate, Heard, Item, Local, Origin, PARKED_ALL_BYTES_MAX,
-    PARKED_BYTES_MAX, PARKED_MAX, PIECE_CONTENT_BYTES, Pause, Peer, Quarantine, STATEMENT_BYTES,
-    STATEMENT_INTERVAL, Scope, Span, Spot, Standing,
+    Ahead, Applied, ApplyError, Bounds, CollectError, Collected, Delivery, EXCLUSIONS_MAX,
+    Equivocation, ExchangeOptions, Exclusions, Fate, Heard, Item, Local, Origin,
+    PARKED_ALL_BYTES_MAX, PARKED_BYTES_MAX, PARKED_MAX, PIECE_CONTENT_BYTES, Pause, Peer,
+    Quarantine, STAMP_AHEAD_MS, STATEMENT_BYTES, STATEMENT_INTERVAL, Scope, Span, Spot, Standing,
+    Waiting,
 };
 pub use files::{BookFileRecord, FileError, book_id};
 pub use log::SPAN_BYTES_MAX;

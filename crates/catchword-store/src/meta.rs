@@ -19,6 +19,8 @@ pub(crate) const WAL: &str = "wal";
 pub(crate) const SUM: &str = "sum";
 /// Bytes of everything parked.
 pub(crate) const PARKED_BYTES: &str = "parked_bytes";
+/// The first stamp of somebody else that was ahead of the wall clock. See `exchange/ahead.rs`.
+pub(crate) const AHEAD: &str = "ahead";
 pub(crate) const IDENTITY: &str = "identity";
 /// What is kept of the windows in which devices were paired. Absent until the first one.
 pub(crate) const PAIRING_WINDOWS: &str = "pairing_windows";

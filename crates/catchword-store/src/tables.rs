@@ -54,12 +54,12 @@ pub(crate) const EVENT_ORDER: TableDefinition<'_, (u32, u64), &[u8]> =
     TableDefinition::new("event_order-1");
 /// Document id, order of arrival → a change or event that waits, and who brought it.
 pub(crate) const PARKED: TableDefinition<'_, (&[u8; 32], u64), &[u8]> =
-    TableDefinition::new("parked-1");
+    TableDefinition::new("parked-2");
 /// Fingerprint and generation of a peer → what is decided of it, and its exclusions.
 pub(crate) const PEER_MARKS: TableDefinition<'_, &[u8; 48], &[u8]> =
     TableDefinition::new("peer_marks-1");
 /// Book id, or the id of the library document → the fork because of which it is not exchanged.
-pub(crate) const PAUSED: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("paused-1");
-/// Fingerprint of a peer, book id or id of the library document → until when, and how often.
+pub(crate) const PAUSED: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("paused-2");
+/// Fingerprint of a peer, book id or id of the library document → until when, how often, and why.
 pub(crate) const QUARANTINE: TableDefinition<'_, &[u8; 64], &[u8]> =
-    TableDefinition::new("quarantine-1");
+    TableDefinition::new("quarantine-2");

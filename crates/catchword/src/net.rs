@@ -23,6 +23,7 @@ mod stream;
 mod syncing;
 mod table;
 mod tls;
+mod trouble;
 
 pub use catchword_proto::trust::{Deactivation, PeerRecord, PeerScope, PeerState};
 
@@ -39,3 +40,4 @@ pub use status::{Reason, State, Status, Subject};
 pub use stream::{Stream, StreamError};
 pub use syncing::SyncReport;
 pub use tls::{Purpose, Trust};
+pub use trouble::{Trouble, Why};

@@ -252,7 +252,7 @@ impl Inner {
             if order.is_empty() {
                 break;
             }
-            let Some((place, rejection)) = self.stage_all(&mut hearing, &order)? else {
+            let Some((place, rejection)) = self.stage_all(peer, &mut hearing, &order)? else {
                 self.keep_statements(&hearing, &chains)?;
                 continue;
             };
@@ -428,6 +428,7 @@ impl Inner {
     /// Applies candidates in this order. Returns which is refused, and why, if one is.
     fn stage_all(
         &mut self,
+        peer: &Peer<'_>,
         hearing: &mut Hearing,
         order: &[usize],
     ) -> Result<Option<(usize, Rejection)>, AppendError> {
@@ -443,7 +444,7 @@ impl Inner {
             }
             match &candidate.body {
                 Body::Change(change) => match self.admit(hearing.id, change)? {
-                    Verdict::Added => (),
+                    Verdict::Added => self.note_stamp(peer, hearing.id, change)?,
                     Verdict::Known => continue,
                     Verdict::Rejected(rejection) => return Ok(Some((*place, rejection))),
                     Verdict::Waits(missing) => {
@@ -473,6 +474,7 @@ impl Inner {
         let doc = stage.doc(disk, number)?;
         let bare = Doc::empty(number, doc.id, doc.kind, doc.of);
         stage.forget(number);
+        stage.exchange.ahead = stage.exchange.ahead.filter(|ahead| ahead.document != hearing.id);
         if disk.doc(number)?.is_none() {
             // Others may name it by its number already.
             self.stage_doc(bare)?;
@@ -587,7 +589,8 @@ impl Inner {
                 }
                 None if waits => {
                     let (body, statement) = (candidate.body.clone(), candidate.statement.clone());
-                    let parked = Parked { origin: candidate.origin, body, statement };
+                    let (origin, since_ms) = (candidate.origin, peer.now_ms);
+                    let parked = Parked { origin, since_ms, body, statement };
                     let (key, bytes) = hearing.lot.add(parked);
                     added.insert(key, bytes);
                 }
@@ -617,7 +620,7 @@ impl Inner {
             let own = self.is_own(pause.document, pause.actor)?;
             applied.equivocations.push(Equivocation { pause, own });
         }
-        let mut spoiled = false;
+        let mut spoiled = None;
         for candidate in hearing.pool.candidates {
             let is_change = candidate.chain.0 == OF_CHANGES;
             let fate = match candidate.state {
@@ -636,7 +639,9 @@ impl Inner {
                     Fate::Refused
                 }
                 State::Refused(rejection) => {
-                    spoiled |= candidate.new && rejection.spoils();
+                    if candidate.new && rejection.spoils() {
+                        spoiled.get_or_insert_with(|| rejection.clone());
+                    }
                     applied.refused.push((hearing.id, rejection));
                     Fate::Refused
                 }
@@ -648,11 +653,13 @@ impl Inner {
             }
         }
         for rejection in hearing.refused {
-            spoiled |= rejection.spoils();
+            if rejection.spoils() {
+                spoiled.get_or_insert_with(|| rejection.clone());
+            }
             applied.refused.push((hearing.id, rejection));
         }
-        if spoiled {
-            self.quarantine(peer, hearing.subject)?;
+        if let Some(why) = spoiled {
+            self.quarantine(peer, hearing.subject, &why)?;
         }
         Ok(())
     }
@@ -704,7 +711,8 @@ impl Hearing {
         let at =
             if kind == OF_CHANGES { Signed::Change { seq: at } } else { Signed::Event { n: at } };
         let book = self.name.book();
-        Pause { document: self.id, book, actor, at, held, other, since_ms: peer.now_ms }
+        let (brought_by, since_ms) = (peer.origin.peer, peer.now_ms);
+        Pause { document: self.id, book, actor, at, held, other, brought_by, since_ms }
     }
 
     /// Refuses everything of this piece that is not decided.

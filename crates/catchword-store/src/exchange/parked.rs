@@ -24,6 +24,8 @@ const EVENT: u8 = 1;
 pub(super) struct Parked {
     /// Who brought it.
     pub(super) origin: Origin,
+    /// When, in milliseconds since the Unix epoch.
+    pub(super) since_ms: u64,
     pub(super) body: Body,
     /// A valid statement of exactly this.
     pub(super) statement: Option<Statement>,
@@ -32,7 +34,7 @@ pub(super) struct Parked {
 impl Parked {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Writer::with_capacity(400);
-        out.fixed(&self.origin.to_bytes());
+        out.fixed(&self.origin.to_bytes()).number(self.since_ms);
         match &self.body {
             Body::Change(change) => out.byte(CHANGE).prefixed(change.bytes()),
             Body::Event(event) => out.byte(EVENT).prefixed(&event.encode()),
@@ -49,7 +51,7 @@ impl Parked {
 
     pub(super) fn decode(document: DocumentId, bytes: &[u8]) -> Result<Self, LoadError> {
         let mut input = Reader(bytes);
-        let origin = Origin::read(&mut input)?;
+        let (origin, since_ms) = (Origin::read(&mut input)?, input.number()?);
         let kind = input.byte()?;
         let content = input.prefixed()?;
         let (body, actor, signed, hash) = match kind {
@@ -80,8 +82,17 @@ impl Parked {
                 n: input.small()?,
             }),
         };
-        Ok(Self { origin, body, statement })
+        Ok(Self { origin, since_ms, body, statement })
     }
+}
+
+/// What of one document and peer waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waiting {
+    /// How many changes and events.
+    pub count: u64,
+    /// Since when the first of them does, in milliseconds since the Unix epoch.
+    pub since_ms: u64,
 }
 
 /// Everything that waits in one document, in the order in which it came.
@@ -169,23 +180,27 @@ impl Inner {
 }
 
 impl Store {
-    /// Returns what waits: for each document and peer, how many changes and events.
+    /// Returns what waits, for each document and peer.
     ///
     /// # Errors
     ///
     /// [`LoadError`].
-    pub fn parked(&self) -> Result<BTreeMap<(DocumentId, Fingerprint), u64>, LoadError> {
+    pub fn parked(&self) -> Result<BTreeMap<(DocumentId, Fingerprint), Waiting>, LoadError> {
         let mut inner = self.lock();
         let (_, disk) = inner.parts()?;
-        let mut counts = BTreeMap::new();
+        let mut waiting: BTreeMap<_, Waiting> = BTreeMap::new();
         let all = disk.parked.range::<(&[u8; 32], u64)>(..).map_err(load)?;
         for found in all {
             let (key, value) = found.map_err(load)?;
             let document = DocumentId(*key.value().0);
-            let origin = Origin::read(&mut Reader(value.value()))?;
-            *counts.entry((document, origin.peer)).or_default() += 1;
+            let mut input = Reader(value.value());
+            let (origin, since_ms) = (Origin::read(&mut input)?, input.number()?);
+            let first = Waiting { count: 0, since_ms };
+            let of_peer = waiting.entry((document, origin.peer)).or_insert(first);
+            of_peer.count += 1;
+            of_peer.since_ms = of_peer.since_ms.min(since_ms);
         }
-        Ok(counts)
+        Ok(waiting)
     }
 
     /// Drops what waits and was brought by a peer: it said that it does not hold it any more.
@@ -249,7 +264,8 @@ mod tests {
             generation: Generation([6; 16]),
             signature: [7; 64],
         };
-        Parked { origin, body: Body::Event(Box::new(event)), statement: Some(statement) }
+        let body = Body::Event(Box::new(event));
+        Parked { origin, since_ms: 8, body, statement: Some(statement) }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use redb::{ReadableTable as _, WriteTransaction};
 
 use crate::bytes::{Reader, Writer};
 use crate::doc::Doc;
-use crate::error::{AppendError, LoadError, corrupt, load};
+use crate::error::{AppendError, LoadError, Rejection, corrupt, load};
 use crate::exchange::{Origin, Peer, Scope, Staged, Subject};
 use crate::snapshot::Snapshot;
 use crate::{Inner, Store, tables};
@@ -95,12 +95,14 @@ pub struct Pause {
     pub held: [u8; 32],
     /// The other one.
     pub other: [u8; 32],
+    /// Who brought that.
+    pub brought_by: Fingerprint,
     /// Since when, in milliseconds since the Unix epoch.
     pub since_ms: u64,
 }
 
 /// A book that is not exchanged with one peer for a while, since what came was refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quarantine {
     /// Which peer.
     pub peer: Fingerprint,
@@ -112,6 +114,8 @@ pub struct Quarantine {
     pub until_ms: u64,
     /// How often something was refused.
     pub failures: u32,
+    /// What was refused last, and why, in words.
+    pub why: String,
 }
 
 /// What is kept of a peer in one generation.
@@ -380,6 +384,24 @@ impl Store {
         Ok(true)
     }
 
+    /// Returns the book that a document belongs to; `None` for the library document. One that is not
+    /// here counts as a book's own.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`].
+    pub fn book_of(&self, document: DocumentId) -> Result<Option<BookId>, LoadError> {
+        let mut inner = self.lock();
+        let number = inner.number(document)?;
+        let (_, disk) = inner.parts()?;
+        let doc = number.map(|number| disk.doc(number)).transpose()?.flatten();
+        match doc.map(|doc| disk.subject_of(&doc)).transpose()? {
+            Some(Subject::Library) => Ok(None),
+            Some(Subject::Book(book)) => Ok(Some(book)),
+            None => Ok((document != DocumentId::library()).then_some(BookId(document.0))),
+        }
+    }
+
     /// Returns every quarantine there was, whether or not it has ended.
     ///
     /// # Errors
@@ -429,6 +451,7 @@ impl Inner {
         &mut self,
         peer: &Peer<'_>,
         subject: Subject,
+        why: &Rejection,
     ) -> Result<(), LoadError> {
         let (stage, disk) = self.parts()?;
         let before = disk.quarantine_of(peer.origin.peer, subject)?;
@@ -437,7 +460,7 @@ impl Inner {
         let (since, until) =
             (peer.now_ms, peer.now_ms.saturating_add(length_ms.min(QUARANTINE_MAX_MS)));
         let mut out = Writer::default();
-        out.number(since).number(until).number(u64::from(failures));
+        out.number(since).number(until).number(u64::from(failures)).text(&why.to_string());
         stage.exchange.quarantine.insert((peer.origin.peer, subject.bytes()), out.0);
         Ok(())
     }
@@ -462,7 +485,7 @@ pub(crate) fn encode_pause(pause: &Pause) -> Vec<u8> {
         Signed::Change { seq } => out.byte(0).number(seq),
         Signed::Event { n } => out.byte(1).number(n),
     };
-    out.fixed(&pause.held).fixed(&pause.other);
+    out.fixed(&pause.held).fixed(&pause.other).fixed(&pause.brought_by.0);
     out.0
 }
 
@@ -479,7 +502,8 @@ fn read_pause(bytes: &[u8]) -> Result<Pause, LoadError> {
         _ => Signed::Event { n: input.number()? },
     };
     let (held, other) = (input.fixed()?, input.fixed()?);
-    Ok(Pause { document, book, actor, at, held, other, since_ms })
+    let brought_by = Fingerprint(input.fixed()?);
+    Ok(Pause { document, book, actor, at, held, other, brought_by, since_ms })
 }
 
 fn quarantine_key(peer: Fingerprint, subject: [u8; 32]) -> [u8; 64] {
@@ -496,7 +520,8 @@ fn read_quarantine(key: &[u8; 64], bytes: &[u8]) -> Result<Quarantine, LoadError
     let book = (subject != DocumentId::library()).then_some(BookId(subject.0));
     let mut input = Reader(bytes);
     let (since_ms, until_ms) = (input.number()?, input.number()?);
-    Ok(Quarantine { peer, book, since_ms, until_ms, failures: input.small()? })
+    let (failures, why) = (input.small()?, input.text()?.to_owned());
+    Ok(Quarantine { peer, book, since_ms, until_ms, failures, why })
 }
 
 pub(super) fn write(write: &WriteTransaction, staged: &Staged) -> Result<(), LoadError> {

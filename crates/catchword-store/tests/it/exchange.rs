@@ -27,6 +27,13 @@ fn assert_equal(devices: &[&Device]) {
     }
 }
 
+/// How much waits, of which everything came on Monday.
+fn waiting(device: &Device) -> u64 {
+    let waiting = device.store.parked().unwrap();
+    assert!(waiting.values().all(|waiting| waiting.since_ms == MONDAY_MS));
+    waiting.values().map(|waiting| waiting.count).sum()
+}
+
 #[test]
 fn a_chain_of_three_passes_everything_on() {
     let (a, b, c) = (Device::with_book(1), Device::empty(2), Device::empty(3));
@@ -170,7 +177,7 @@ fn what_comes_before_what_it_builds_on_waits_for_it() {
     }
     let applied = b.apply(&a, &second.piece, None);
     assert_eq!((applied.changes_added, applied.parked), (0, 1));
-    assert_eq!(b.store.parked().unwrap().values().sum::<u64>(), 2);
+    assert_eq!(waiting(&b), 2);
     let applied = b.apply(&a, &first.piece, Some(first.bounds));
     assert_eq!((applied.changes_added, applied.parked, applied.known), (4, 0, 0));
     assert_eq!((applied.mark, b.store.parked().unwrap().len()), (first.bounds.through, 0));
@@ -197,7 +204,7 @@ fn parked_changes_have_a_limit_and_the_oldest_goes() {
         for piece in &pieces {
             b.apply(&a, &piece.piece, None);
         }
-        let waits = b.store.parked().unwrap().values().sum::<u64>();
+        let waits = waiting(&b);
         assert_eq!(waits, 3.min(max as u64), "of at most {max}");
 
         b.apply(&a, &first.piece, Some(first.bounds));

@@ -4,7 +4,7 @@
 use catchword_model::change::{Action, Change, Draft, Key as OpKey, Op, Scalar};
 use catchword_model::exchange::{DocumentName, Parcel, Piece, Signed, Statement, head_message};
 use catchword_model::id::{ActorId, Author, BookId, DeviceId, Generation};
-use catchword_store::{Fate, Rejection, Signer, Spot, Store};
+use catchword_store::{Fate, Rejection, STAMP_AHEAD_MS, Signer, Spot, Store};
 
 use crate::exchange_disk::Disk;
 use crate::exchange_support::{Device, Key, differing, exchange_options, give, reconcile, sync};
@@ -163,8 +163,9 @@ fn a_change_that_breaks_a_rule_is_refused_and_named() {
     assert_eq!(everything(&a.store), everything(&b.store));
     b.assert_clean();
     // The book is kept from the liar, and from nobody else.
-    let quarantine = b.store.quarantines().unwrap()[0];
+    let quarantine = b.store.quarantines().unwrap().remove(0);
     assert_eq!((quarantine.peer, quarantine.book), (liar.fingerprint(), Some(BOOK)));
+    assert!(quarantine.why.contains("what only another device may write"), "{}", quarantine.why);
     a.write(&[annotate(1, 5)], 1);
     assert_eq!(give(&a, &b).added, 1);
     assert_eq!(b.collect(&liar, 0).changes, 2, "the names of two devices");
@@ -231,6 +232,7 @@ fn two_histories_of_one_writer_pause_the_document_and_nothing_else() {
         let [found] = applied.equivocations.as_slice() else { panic!("{applied:?}") };
         assert_eq!((found.pause.book, found.own), (Some(BOOK), false));
         assert_ne!(found.pause.held, found.pause.other);
+        assert_eq!(found.pause.brought_by, copy.fingerprint());
         assert_eq!(third.store.pauses().unwrap(), [found.pause]);
         assert_eq!(everything(&third.store), before, "the first stays");
         assert_eq!(third.store.parked().unwrap().len(), 0);
@@ -319,4 +321,24 @@ fn actors_of_a_stranger_are_not_invented() {
     assert_ne!(statement.actor, ActorId([0; 16]));
     let applied = b.apply(&a, &piece(&held, vec![statement]), None);
     assert_eq!((applied.changes_added, applied.refused.len()), (0, 1));
+}
+
+#[test]
+fn the_first_stamp_that_is_ahead_is_named_while_it_is() {
+    for (ahead_ms, is_named) in [(STAMP_AHEAD_MS, false), (STAMP_AHEAD_MS + 1, true)] {
+        let (a, b, c) = (Device::with_book(1), Device::empty(2), Device::empty(3));
+        sync(&a, &b);
+        a.write(&[annotate(1, 5)], ahead_ms);
+        give(&a, &b);
+        // Whoever has seen it goes on above it, and is not to blame.
+        b.write(&[annotate(2, 5)], 0);
+        give(&b, &c);
+        for (device, from) in [(&b, &a), (&c, &b)] {
+            let ahead = device.store.ahead(MONDAY_MS).unwrap();
+            let named = ahead.map(|ahead| (ahead.device, ahead.brought_by, ahead.document));
+            let expected = (a.store.device(), from.fingerprint(), BOOK.document());
+            assert_eq!(named, is_named.then_some(expected));
+            assert_eq!(device.store.ahead(MONDAY_MS + 1).unwrap(), None);
+        }
+    }
 }

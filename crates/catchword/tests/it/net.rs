@@ -1,5 +1,7 @@
 //! Connections between devices, on loopback, and the attacks they must withstand.
 
+mod forged;
+mod libraries;
 mod mdns;
 mod node;
 mod peers;
