@@ -245,9 +245,10 @@ impl Inner {
             }
             hearing.pool.refuse_descendants();
             let tips = self.tips(&hearing)?;
-            let mut chains = hearing.pool.chains(|chain| tips.get(&chain).copied());
             let kind = hearing.name.kind();
-            hearing.pool.settle(&mut chains, |hash| self.is_here(hearing.number, kind, hash))?;
+            let tip = |chain| tips.get(&chain).copied();
+            let chains =
+                hearing.pool.ready(tip, |hash| self.is_here(hearing.number, kind, hash))?;
             let order = hearing.pool.order(&chains);
             if order.is_empty() {
                 break;

@@ -13,6 +13,10 @@ use crate::error::{LoadError, Rejection};
 use crate::exchange::Origin;
 use crate::statements::{OF_CHANGES, OF_EVENTS};
 
+/// Branches of one chain that are tried at once. A fork has two; a folder that was copied often and
+/// used everywhere has more. Each is another look at everything that waits.
+const BRANCHES_MAX: usize = 16;
+
 /// What became of a candidate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum State {
@@ -232,14 +236,58 @@ impl Pool {
         }
     }
 
-    /// Returns the chains that are covered and continue what is here. Of two branches, the one with the
-    /// statement that comes first (by number, then hash) is taken.
-    pub(super) fn chains(&self, tip: impl Fn(ChainId) -> Tip) -> BTreeMap<ChainId, Chain> {
+    /// Returns the chains that are covered, continue what is here, and can be applied together. Of two
+    /// branches, the one with the statement that comes first (by number, then hash) is tried first; if
+    /// what it builds on is not here, the other one is.
+    pub(super) fn ready(
+        &self,
+        tip: impl Fn(ChainId) -> Tip,
+        mut is_here: impl FnMut(&Hash) -> Result<bool, LoadError>,
+    ) -> Result<BTreeMap<ChainId, Chain>, LoadError> {
+        let mut without = BTreeSet::new();
+        let mut chains = BTreeMap::new();
+        for _ in 0..BRANCHES_MAX {
+            chains = self.chains(&tip, &without);
+            self.settle(&mut chains, &mut is_here)?;
+            let failed = chains.iter().filter_map(|(id, chain)| self.failed(*id, chain, &without));
+            let failed: Vec<usize> = failed.collect();
+            if failed.is_empty() {
+                break;
+            }
+            without.extend(failed);
+        }
+        Ok(chains)
+    }
+
+    /// Returns the first of a chain that is not to be applied and stands beside another one, which was
+    /// not tried.
+    fn failed(&self, id: ChainId, chain: &Chain, without: &BTreeSet<usize>) -> Option<usize> {
+        let left = chain.places.get(chain.take..).filter(|left| !left.is_empty())?;
+        let tried: BTreeSet<&usize> = chain.places.iter().chain(without).collect();
+        let rivals: BTreeSet<u64> = self
+            .candidates
+            .iter()
+            .enumerate()
+            .filter(|(place, candidate)| {
+                candidate.chain == id && candidate.state == State::Waiting && !tried.contains(place)
+            })
+            .map(|(_, candidate)| candidate.number)
+            .collect();
+        let number = |place: &&usize| self.at(**place).map(|candidate| candidate.number);
+        left.iter().find(|place| number(place).is_some_and(|at| rivals.contains(&at))).copied()
+    }
+
+    /// Returns the chains that are covered and continue what is here. Nothing of `without` is in them.
+    fn chains(
+        &self,
+        tip: impl Fn(ChainId) -> Tip,
+        without: &BTreeSet<usize>,
+    ) -> BTreeMap<ChainId, Chain> {
         let mut chains: BTreeMap<ChainId, Chain> = BTreeMap::new();
         for (id, places) in self.waiting() {
             let base = tip(id);
             let mut chain = Chain::default();
-            let mut dead = BTreeSet::new();
+            let mut dead = without.clone();
             for place in places {
                 let Some(candidate) = self.at(place) else { continue };
                 if candidate.statement.is_none() && !candidate.needs_no_statement() {
@@ -296,7 +344,7 @@ impl Pool {
 
     /// Shortens the chains to the longest that can be applied together: everything a change builds on
     /// is here, or taken too.
-    pub(super) fn settle(
+    fn settle(
         &self,
         chains: &mut BTreeMap<ChainId, Chain>,
         mut is_here: impl FnMut(&Hash) -> Result<bool, LoadError>,

@@ -342,3 +342,50 @@ fn the_first_stamp_that_is_ahead_is_named_while_it_is() {
         }
     }
 }
+
+/// The own changes of a device in the book, with its statement about the last of them.
+fn own_branch(device: &Device) -> (Vec<Change>, Vec<u8>) {
+    let author = Author { device: device.store.device(), n: 0 };
+    let mut own = changes(&device.store);
+    own.retain(|change| change.actor == author.actor(BOOK.document()));
+    let statement = signed(&device.key, device.store.generation(), own.last().unwrap());
+    let piece = piece(&own, vec![statement]);
+    (own, piece)
+}
+
+#[test]
+fn of_two_branches_that_wait_each_is_tried() {
+    let mut orders = [0, 0];
+    for ppm in 1..=12 {
+        let disk = Disk::default();
+        let original = Device::on(1, &disk);
+        original.store.add_book(BOOK, titled("Moby-Dick"), Vec::new(), MONDAY_MS).unwrap();
+        original.store.drain().unwrap();
+        let copy = Device::on(1, &disk.copy());
+        let (other, third) = (Device::empty(2), Device::empty(3));
+        sync(&original, &other);
+        other.write(&[annotate(1, 5)], 1);
+        give(&other, &original);
+        original.write(&[annotate(2, ppm)], 2);
+        copy.write(&[annotate(3, ppm)], 3);
+
+        // What the first branch builds on never comes.
+        let (lacking, lacking_piece) = own_branch(&original);
+        let (whole, whole_piece) = own_branch(&copy);
+        let count = whole.len() as u64;
+        assert_eq!(lacking.len(), whole.len());
+        assert_ne!(lacking.last(), whole.last());
+        let first = third.apply(&original, &lacking_piece, None);
+        assert_eq!((first.changes_added, first.parked), (0, count));
+        let second = third.apply(&copy, &whole_piece, None);
+
+        assert_eq!(second.changes_added, count, "the other branch counts");
+        assert_eq!(third.heads(BOOK.document()), [whole.last().unwrap().hash()]);
+        assert_eq!(second.equivocations.len(), 1, "and the first is seen to be another");
+        assert!(third.store.parked().unwrap().is_empty());
+        third.assert_clean();
+        let [lacking, whole] = [lacking, whole].map(|branch| branch.last().unwrap().hash());
+        orders[usize::from(lacking < whole)] += 1;
+    }
+    assert!(orders.iter().all(|times| 0 < *times), "either branch is the first by hash");
+}
