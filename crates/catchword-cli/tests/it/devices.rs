@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 use crate::support::{Shelf, fixtures, stderr};
 
 /// A command that goes on while others run.
-struct Running {
+pub(crate) struct Running {
     child: Child,
     out: BufReader<ChildStdout>,
 }
 
 impl Running {
-    fn start(shelf: &Shelf, args: &[&str]) -> Self {
+    pub(crate) fn start(shelf: &Shelf, args: &[&str]) -> Self {
         let mut command = shelf.command(args);
         let mut child = command.arg("--json").stdout(Stdio::piped()).spawn().expect("it starts");
         let out = BufReader::new(child.stdout.take().expect("a pipe"));
@@ -37,7 +37,7 @@ impl Running {
     }
 
     /// Asks it to end, as a person or a system does.
-    fn terminate(self) {
+    pub(crate) fn terminate(self) {
         let id = self.child.id().to_string();
         let killed = std::process::Command::new("kill").args(["-TERM", &id]).status();
         assert!(killed.expect("kill is there").success());
@@ -53,18 +53,18 @@ impl Drop for Running {
 }
 
 /// A daemon that nobody finds by itself, and where it listens.
-fn serve(shelf: &Shelf) -> (Running, String) {
+pub(crate) fn serve(shelf: &Shelf) -> (Running, String) {
     let mut serving = Running::start(shelf, &["serve", "--no-mdns", "--listen", "127.0.0.1:0"]);
     let listening = serving.line()["listening"].as_str().expect("an address").to_owned();
     (serving, listening)
 }
 
-fn text(value: &Value) -> &str {
+pub(crate) fn text(value: &Value) -> &str {
     value.as_str().expect("text")
 }
 
 /// Pairs two devices, and returns what the joiner calls the host.
-fn pair(host: &Shelf, joiner: &Shelf) -> String {
+pub(crate) fn pair(host: &Shelf, joiner: &Shelf) -> String {
     let mut showing =
         Running::start(host, &["pair", "--show", "--qr-only", "--listen", "127.0.0.1:0"]);
     let shown = showing.line();
@@ -77,12 +77,12 @@ fn pair(host: &Shelf, joiner: &Shelf) -> String {
     text(&told["peer"]).to_owned()
 }
 
-fn sync(from: &Shelf, address: &str) -> Value {
+pub(crate) fn sync(from: &Shelf, address: &str) -> Value {
     from.json(&["sync", "--addr", address])[0].clone()
 }
 
 /// What must be equal on devices that are in sync.
-fn state(shelf: &Shelf, book: &str) -> Value {
+pub(crate) fn state(shelf: &Shelf, book: &str) -> Value {
     let shown = shelf.json(&["show", book]);
     let names = ["heads", "place", "furthest", "annotations", "tags", "journal", "totals"];
     names.into_iter().map(|name| (name.to_owned(), shown[name].clone())).collect()

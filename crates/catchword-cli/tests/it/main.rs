@@ -10,6 +10,8 @@ mod demo;
 #[cfg(test)]
 mod devices;
 #[cfg(test)]
+mod first_sync;
+#[cfg(test)]
 mod help;
 #[cfg(test)]
 mod kill;

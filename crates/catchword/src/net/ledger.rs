@@ -41,7 +41,7 @@ pub(crate) struct Ledger {
     scope: Scope,
     answered: Answered,
     /// Books that have something new since this was made.
-    changed: Mutex<BTreeSet<DocumentId>>,
+    changed: Mutex<BTreeSet<BookId>>,
 }
 
 impl std::fmt::Debug for Ledger {
@@ -310,11 +310,7 @@ impl Ledger {
     /// Tells whoever watches the library what has something new.
     fn tell(&self, documents: &BTreeSet<DocumentId>) {
         let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
-        for document in documents {
-            let book = BookId(document.0);
-            let own = matches!(self.store().book(book), Ok(Some(_)));
-            changed.extend(own.then_some(*document));
-        }
+        changed.extend(documents.iter().filter_map(|id| self.store().book_of(*id).ok().flatten()));
         if !documents.is_empty() {
             self.core().announce(&Event::Missed { count: documents.len() as u64 });
         }
