@@ -2,11 +2,14 @@
 //!
 //! Every identifier is plain bytes of a fixed length. Text forms are lower-case hex, except for
 //! annotations and shelves, whose 16 bytes are written as 26 characters of Crockford's base32 in
-//! upper case so that they sort by time of creation.
+//! upper case so that they sort by time of creation. In a format that people read an identifier of
+//! hex digits is its text form, in any other its bytes.
 
 use std::fmt;
 use std::str::FromStr;
 
+use serde::de::{self, Deserializer, Visitor};
+use serde::ser::Serializer;
 use sha2::{Digest, Sha256};
 
 /// An identifier was not written in its text form.
@@ -72,10 +75,65 @@ macro_rules! hex_id {
                 Self::from_slice(&bytes)
             }
         }
+
+        impl serde::ser::Serialize for $name {
+            fn serialize<S: serde::ser::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                $crate::id::serialize(self, &self.0, to)
+            }
+        }
+
+        impl<'de> serde::de::Deserialize<'de> for $name {
+            fn deserialize<D: serde::de::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                $crate::id::deserialize(from, $expected, Self::from_slice)
+            }
+        }
     };
 }
 
 pub(crate) use hex_id;
+
+pub(crate) fn serialize<S: Serializer>(
+    text: &impl fmt::Display,
+    bytes: &[u8],
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    if to.is_human_readable() { to.collect_str(text) } else { to.serialize_bytes(bytes) }
+}
+
+pub(crate) fn deserialize<'de, D: Deserializer<'de>, T: FromStr<Err = ParseIdError>>(
+    from: D,
+    expected: &'static str,
+    from_slice: fn(&[u8]) -> Result<T, ParseIdError>,
+) -> Result<T, D::Error> {
+    let either = Either { expected, from_slice };
+    if from.is_human_readable() {
+        from.deserialize_str(either)
+    } else {
+        from.deserialize_bytes(either)
+    }
+}
+
+/// Takes both forms: what a tagged value holds has lost which kind of format it stood in.
+struct Either<T> {
+    expected: &'static str,
+    from_slice: fn(&[u8]) -> Result<T, ParseIdError>,
+}
+
+impl<T: FromStr<Err = ParseIdError>> Visitor<'_> for Either<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.expected)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(E::custom)
+    }
+
+    fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<T, E> {
+        (self.from_slice)(bytes).map_err(E::custom)
+    }
+}
 
 pub(crate) const fn hex_digits(byte: u8) -> [u8; 2] {
     const fn digit(value: u8) -> u8 {
@@ -350,6 +408,16 @@ mod tests {
         let once = AnnotationId::derived("kindle", &fields);
         assert_eq!(once, AnnotationId::derived("kindle", &fields));
         assert_ne!(once, AnnotationId::derived("kindle", &["2024-05-01page 3"]));
+    }
+
+    #[test]
+    fn where_people_read_an_identifier_is_its_text_form() {
+        let book = BookId([7; 32]);
+        let json = serde_json::to_string(&book).unwrap();
+        assert_eq!(json, format!("\"{book}\""));
+        assert_eq!(serde_json::from_str::<BookId>(&json).unwrap(), book);
+        assert!(serde_json::from_str::<BookId>("\"07\"").is_err());
+        assert!(serde_json::from_str::<BookId>(&json.replace("07", "0A")).is_err());
     }
 
     proptest! {

@@ -1,0 +1,793 @@
+//! What client and server of the account cloud say to each other: the bodies of `/v1`.
+//!
+//! | call | request | response |
+//! |---|---|---|
+//! | `POST /v1/accounts` | [`SignIn`] | [`SignedIn`] |
+//! | `POST /v1/devices` | [`SignIn`] | [`SignedIn`] |
+//! | `GET /v1/devices` | | [`Devices`] |
+//! | `DELETE /v1/devices/{id}` | | |
+//! | `POST /v1/ingest` | [`Ingest`] | [`Ingested`] |
+//! | `GET /v1/changes?after=&limit=` | | [`Page`] |
+//! | `GET /v1/live` (WebSocket) | | [`Nudge`], as JSON, each time the feed has grown |
+//! | `GET /v1/books?after=&limit=` | | [`Books`] |
+//! | `GET /v1/books/{id}` | | [`Book`] |
+//!
+//! Errors are [`Problem`]s. How bodies are written down says [`super::codec`].
+//!
+//! # Invariants
+//!
+//! 1. An entry counts as a whole or not at all, so that everything the server has of an actor ends at a
+//!    change with a statement.
+//! 2. A page of the feed ends where an entry ended.
+
+use std::fmt;
+
+use catchword_model::exchange::{DocumentName, Signed, Statement};
+use catchword_model::id::{ActorId, BookId, ChangeHash, DeviceId, EventHash, Generation, sha256};
+use catchword_model::position::Intent;
+use serde::{Deserialize, Serialize};
+
+use super::codec::{self, Blob};
+
+/// One body of a request, in bytes.
+pub const BODY_BYTES_MAX: usize = 8 << 20;
+/// Changes and events of one call, over all its entries.
+pub const RECORDS_MAX: usize = 500;
+/// Device tokens of an account.
+pub const DEVICES_MAX: usize = 32;
+/// Documents of an account.
+pub const DOCUMENTS_MAX: u64 = 10_000;
+/// Records that a page of the feed is asked for at most; an entry that begins in it is not cut.
+pub const PAGE_RECORDS_MAX: usize = 1_000;
+/// Bytes of changes after which a page of the feed ends with the entry that passes them.
+pub const PAGE_BYTES_MAX: usize = 4 << 20;
+/// Books of one answer.
+pub const BOOKS_MAX: usize = 500;
+/// The name of a person, in bytes.
+pub const USER_BYTES_MAX: usize = 128;
+/// A password, in bytes. Hashing it must not be a way to keep the server busy.
+pub const PASSWORD_BYTES_MAX: usize = 1_024;
+/// The shortest password, in bytes.
+pub const PASSWORD_BYTES_MIN: usize = 8;
+/// The name of a device, in bytes.
+pub const DEVICE_NAME_BYTES_MAX: usize = 128;
+
+macro_rules! opaque_id {
+    ($(#[$doc:meta])* $name:ident, $len:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(#[serde(with = "codec::fixed")] pub [u8; $len]);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&data_encoding::HEXLOWER.encode(&self.0))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}({self})", stringify!($name))
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = ParseError;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                parse_hex(text).map(Self)
+            }
+        }
+    };
+}
+
+opaque_id!(
+    /// Names an account: the first 16 bytes of SHA-256("catchword/account/v1" ‖ user name).
+    ///
+    /// Derived, so that nothing is ever looked up across accounts.
+    AccountId, 16
+);
+opaque_id!(
+    /// Names one signed-in device of an account, and so its token. No secret.
+    TokenId, 16
+);
+opaque_id!(
+    /// Names an entry by its content: see [`Entry::key`].
+    EntryKey, 32
+);
+
+/// Text is not an identifier of the account cloud.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not an identifier of {} hex digits", 2 * bytes)]
+#[non_exhaustive]
+pub struct ParseError {
+    /// How many bytes it should have.
+    pub bytes: usize,
+}
+
+fn parse_hex<const N: usize>(text: &str) -> Result<[u8; N], ParseError> {
+    let bytes = data_encoding::HEXLOWER.decode(text.as_bytes()).ok();
+    bytes.and_then(|bytes| bytes.try_into().ok()).ok_or(ParseError { bytes: N })
+}
+
+/// Makes an account or signs in to one.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignIn {
+    /// The name of the person, at most [`USER_BYTES_MAX`] bytes.
+    pub user: String,
+    /// The password.
+    pub password: String,
+    /// What the device is called in lists, for people.
+    pub device: String,
+}
+
+impl fmt::Debug for SignIn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SignIn").field("device", &self.device).finish_non_exhaustive()
+    }
+}
+
+/// A device is signed in.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedIn {
+    /// The account.
+    pub account: AccountId,
+    /// This device there.
+    pub device: TokenId,
+    /// What the device bears from now on: `Authorization: Bearer …`. Said once; the server cannot
+    /// repeat it.
+    pub token: String,
+    /// When the token ends if it is not used until then, in milliseconds since the Unix epoch.
+    pub expires_ms: u64,
+}
+
+impl fmt::Debug for SignedIn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("SignedIn");
+        shown.field("account", &self.account).field("device", &self.device).finish_non_exhaustive()
+    }
+}
+
+/// The signed-in devices of an account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Devices {
+    /// The devices, by id.
+    pub devices: Vec<Device>,
+}
+
+impl AccountId {
+    /// Returns the account of a person. Names that differ in nothing but case are one.
+    pub fn of_user(user: &str) -> Self {
+        let hash = sha256(&[b"catchword/account/v1", user.trim().to_lowercase().as_bytes()]);
+        Self(hash.first_chunk().copied().unwrap_or_default())
+    }
+}
+
+/// A signed-in device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Its id.
+    pub id: TokenId,
+    /// What it is called.
+    pub name: String,
+    /// When it signed in, in milliseconds since the Unix epoch.
+    pub created_ms: u64,
+    /// When its token ends, in milliseconds since the Unix epoch.
+    pub expires_ms: u64,
+}
+
+/// A batch from the outbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ingest {
+    /// The entries, each decided on its own. Together at most [`RECORDS_MAX`] changes and events.
+    pub entries: Vec<Entry>,
+}
+
+/// Changes and events of one document.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Must be [`Entry::key`] of the rest.
+    pub key: EntryKey,
+    /// Which document.
+    #[serde(with = "codec::document")]
+    pub document: DocumentName,
+    /// The version up to which the sender has merged everything; 0: nothing.
+    pub base_version: u64,
+    /// History from before the sender signed in: it is folded, and nothing in it is stale.
+    #[serde(default)]
+    pub replay: bool,
+    /// What covers the changes and events, at most as many as there are of these.
+    #[serde(default)]
+    pub statements: Vec<WireStatement>,
+    /// Change chunks, each behind what it builds on.
+    #[serde(default)]
+    pub changes: Vec<Blob>,
+    /// Encoded reading events, each behind the one before.
+    #[serde(default)]
+    pub events: Vec<Blob>,
+}
+
+impl Entry {
+    /// Returns the name of an entry: SHA-256("catchword/entry/v1" ‖ document ‖ u64 base version ‖ u8
+    /// replay ‖ changes ‖ events), where each list is its u64 count and each item its u64 length and
+    /// its bytes.
+    ///
+    /// Statements are left out: another signature under the same changes makes no other entry.
+    pub fn key(&self) -> EntryKey {
+        let mut bytes = b"catchword/entry/v1".to_vec();
+        bytes.extend_from_slice(&self.document.id().0);
+        bytes.extend_from_slice(&self.base_version.to_be_bytes());
+        bytes.push(u8::from(self.replay));
+        for list in [&self.changes, &self.events] {
+            bytes.extend_from_slice(&(list.len() as u64).to_be_bytes());
+            for item in list {
+                bytes.extend_from_slice(&(item.0.len() as u64).to_be_bytes());
+                bytes.extend_from_slice(&item.0);
+            }
+        }
+        EntryKey(sha256(&[&bytes]))
+    }
+
+    /// Returns how many changes and events this is.
+    pub fn records(&self) -> usize {
+        self.changes.len() + self.events.len()
+    }
+}
+
+/// A statement without its document, which stands beside it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WireStatement {
+    /// Whose chain.
+    pub actor: ActorId,
+    /// Which of the device's actors in the document this is.
+    pub n: u32,
+    /// Changes or events.
+    pub chain: ChainKind,
+    /// Up to which number.
+    pub number: u64,
+    /// The hash of what has that number.
+    #[serde(with = "codec::fixed")]
+    pub hash: [u8; 32],
+    /// The public key of the device, as a DER-encoded `SubjectPublicKeyInfo`.
+    pub public_key: Blob,
+    /// The generation of the device.
+    pub generation: Generation,
+    /// The Ed25519 signature.
+    #[serde(with = "codec::fixed")]
+    pub signature: [u8; 64],
+}
+
+/// Which chain of an actor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChainKind {
+    /// Changes, by seq.
+    Changes,
+    /// Reading events, by n.
+    Events,
+}
+
+impl WireStatement {
+    /// Returns a statement as it is sent.
+    pub fn of(statement: &Statement) -> Self {
+        Self {
+            actor: statement.actor,
+            n: statement.n,
+            chain: match statement.signed {
+                Signed::Change { .. } => ChainKind::Changes,
+                Signed::Event { .. } => ChainKind::Events,
+            },
+            number: statement.signed.number(),
+            hash: statement.hash,
+            public_key: Blob(statement.public_key_spki.clone()),
+            generation: statement.generation,
+            signature: statement.signature,
+        }
+    }
+
+    /// Returns the statement about a document. Whether it is valid is another question.
+    pub fn about(&self, document: DocumentName) -> Statement {
+        Statement {
+            document: document.id(),
+            actor: self.actor,
+            n: self.n,
+            signed: match self.chain {
+                ChainKind::Changes => Signed::Change { seq: self.number },
+                ChainKind::Events => Signed::Event { n: self.number },
+            },
+            hash: self.hash,
+            public_key_spki: self.public_key.0.clone(),
+            generation: self.generation,
+            signature: self.signature,
+        }
+    }
+}
+
+/// What became of a batch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ingested {
+    /// One for each entry, in the order of the request.
+    pub answers: Vec<EntryAnswer>,
+    /// The end of the account's feed afterwards.
+    pub cursor: u64,
+}
+
+/// What became of an entry.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EntryAnswer {
+    /// Which entry.
+    pub key: EntryKey,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// What became of an entry.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "snake_case")]
+pub enum Outcome {
+    /// It is durable, and the sender knew everything before it.
+    Accepted(Receipt),
+    /// It is durable; there is something that the sender has not merged, or that it writes again.
+    Rebased(Receipt),
+    /// It is durable, but a position in it is withdrawn: the place is another one.
+    Conflict(Receipt),
+    /// Nothing of it was taken: it builds on what the server does not have, or lacks statements. It
+    /// may be sent again with what is named here.
+    Incomplete {
+        /// Changes that are not here.
+        missing: Vec<ChangeHash>,
+        /// Events that are not here.
+        missing_events: Vec<EventHash>,
+        /// What no valid statement covers: changes and events by their hashes.
+        uncovered: Vec<Hash>,
+    },
+    /// Nothing of it was taken, nor will it be.
+    Refused {
+        /// Why.
+        reason: Reason,
+        /// Which change or event it is about, where it is about one.
+        hash: Option<Hash>,
+    },
+}
+
+/// A hash of a change or of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Hash(#[serde(with = "codec::fixed")] pub [u8; 32]);
+
+/// What the server has of a document after an entry.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// The version of the document.
+    pub version: u64,
+    /// The verdict on each change, in the order of the entry.
+    pub verdicts: Vec<Verdict>,
+    /// The place of the book, if it is the document of one that is read.
+    pub place: Option<Place>,
+}
+
+/// What the server decided about a change when it first came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It counts.
+    Accepted,
+    /// It counts; its position is to be written again if it is still the newest of its device and not
+    /// the place.
+    Restamp,
+    /// It counts, but its position was made by somebody who did not know what had happened: whoever
+    /// merges it writes the mark that withdraws it.
+    Withdrawn,
+    /// It belongs to the branch of a fork that does not count, or builds on it.
+    Void,
+}
+
+/// Why something is refused for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Reason {
+    /// The key is not that of the entry: it was damaged on the way, or made wrongly.
+    Key,
+    /// There is nothing in it.
+    Empty,
+    /// It has more statements than changes and events.
+    Statements,
+    /// A statement is not what its signer signed.
+    Signature,
+    /// A change does not read.
+    Unreadable,
+    /// A change breaks a rule.
+    Rule,
+    /// An event does not read, or belongs to another document.
+    Event,
+    /// The document has as many actors as a document can have.
+    TooManyActors,
+    /// The account has as many documents as it may have.
+    TooManyDocuments,
+    /// A writer has two histories, and this one does not count.
+    Fork,
+}
+
+/// What the account has after a cursor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Page {
+    /// Ascending by number.
+    pub records: Vec<FeedRecord>,
+    /// Where to go on: the number of the last record, or what was asked for.
+    pub cursor: u64,
+    /// The end of the feed when this was read. Beyond the cursor there is more.
+    pub end: u64,
+}
+
+/// One record of the feed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FeedRecord {
+    /// Its number in the account's feed, from 1 without gaps.
+    pub number: u64,
+    /// Of which document.
+    #[serde(with = "codec::document")]
+    pub document: DocumentName,
+    /// The version of the document with it.
+    pub version: u64,
+    /// A statement of exactly this, if one came.
+    pub statement: Option<WireStatement>,
+    /// What it is.
+    pub record: Record,
+}
+
+/// What is in the feed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Record {
+    /// A change.
+    Change {
+        /// The change chunk.
+        bytes: Blob,
+        /// What was decided about it.
+        verdict: Verdict,
+    },
+    /// A reading event.
+    Event {
+        /// The encoded event.
+        bytes: Blob,
+    },
+    /// A change or event that was in the feed before and does not count any more.
+    Void {
+        /// Which one.
+        hash: Hash,
+    },
+}
+
+/// The feed has grown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nudge {
+    /// Its end.
+    pub cursor: u64,
+}
+
+/// The books of an account.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Books {
+    /// Ascending by id.
+    pub books: Vec<Book>,
+    /// There are more behind this one.
+    pub next: Option<BookId>,
+}
+
+/// What the server knows of a book.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Book {
+    /// Which book.
+    pub book: BookId,
+    /// How many changes of its document the server has.
+    pub version: u64,
+    /// How many reading events.
+    pub events: u64,
+    /// Where the person is.
+    pub place: Option<Place>,
+    /// The greatest point of the highest pass, in parts per million.
+    pub furthest_ppm: Option<u32>,
+}
+
+/// Where a person is in a book.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// The device whose entry counts.
+    pub device: DeviceId,
+    /// The packed stamp of the entry.
+    pub stamp: u64,
+    /// Which reading of the book.
+    pub pass: u32,
+    /// How far through the book, in parts per million.
+    pub ppm: u32,
+    /// Why it moved there.
+    pub intent: Intent,
+    /// The wall clock of the device, in milliseconds since the Unix epoch, for people.
+    pub wall_ms: u64,
+    /// The locator, as JSON, word for word.
+    pub locator: String,
+}
+
+/// An error, as `application/problem+json` (RFC 9457).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// What kind of error, stable.
+    #[serde(rename = "type")]
+    pub kind: ProblemKind,
+    /// The same for people.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// When it is worth trying again, in milliseconds from now.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub retry_after_ms: Option<u64>,
+    /// Names the request in the server's log.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub request_id: Option<String>,
+}
+
+/// The media type of a [`Problem`].
+pub const PROBLEM_CONTENT_TYPE: &str = "application/problem+json";
+
+macro_rules! problems {
+    ($($(#[$doc:meta])* $name:ident = $text:literal, $status:literal, $title:literal;)*) => {
+        /// What kind of error, by a name that stays.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+        #[non_exhaustive]
+        pub enum ProblemKind {
+            $($(#[$doc])* #[serde(rename = $text)] $name,)*
+            /// A kind that this release does not know.
+            #[serde(other, rename = "about:blank")]
+            Unknown,
+        }
+
+        impl ProblemKind {
+            /// Every kind that a server answers.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// Returns the URI that stands in the body.
+            pub const fn uri(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)*
+                    Self::Unknown => "about:blank",
+                }
+            }
+
+            /// Returns the HTTP status.
+            pub const fn status(self) -> u16 {
+                match self {
+                    $(Self::$name => $status,)*
+                    Self::Unknown => 500,
+                }
+            }
+
+            /// Returns one line for people.
+            pub const fn title(self) -> &'static str {
+                match self {
+                    $(Self::$name => $title,)*
+                    Self::Unknown => "something failed",
+                }
+            }
+        }
+    };
+}
+
+problems! {
+    /// The body does not read, or a parameter is none.
+    Malformed = "urn:catchword:problem:malformed", 400, "the request does not read";
+    /// The token is missing, wrong, expired or revoked: sign in again.
+    Unauthorized = "urn:catchword:problem:unauthorized", 401, "sign in first";
+    /// Name or password are wrong.
+    SignIn = "urn:catchword:problem:sign-in", 401, "name or password is wrong";
+    /// New accounts are not taken here.
+    Closed = "urn:catchword:problem:closed", 403, "this server takes no new accounts";
+    /// There is nothing of that name in this account.
+    NotFound = "urn:catchword:problem:not-found", 404, "there is nothing of that name";
+    /// The call exists, but not in this way.
+    Method = "urn:catchword:problem:method", 405, "this call is made in another way";
+    /// The body came too slowly.
+    Slow = "urn:catchword:problem:slow", 408, "the request took too long";
+    /// The name is taken.
+    UserTaken = "urn:catchword:problem:user-taken", 409, "that name is taken";
+    /// The account has as many devices as it may have: sign one out.
+    TooManyDevices = "urn:catchword:problem:too-many-devices", 409, "too many devices are signed in";
+    /// The body is larger than 8 MiB, or has more than 500 records.
+    TooLarge = "urn:catchword:problem:too-large", 413, "the request is too large";
+    /// The body is neither JSON nor CBOR.
+    MediaType = "urn:catchword:problem:media-type", 415, "the body is neither JSON nor CBOR";
+    /// A name or password is too short or too long.
+    Unusable = "urn:catchword:problem:unusable", 422, "a name or password is too short or too long";
+    /// Too much was asked for: wait.
+    SlowDown = "urn:catchword:problem:slow-down", 429, "too many requests";
+    /// The server failed.
+    Failed = "urn:catchword:problem:failed", 500, "the server failed";
+    /// The server has too much to do, or its database does not answer: try again.
+    Busy = "urn:catchword:problem:busy", 503, "the server is busy";
+}
+
+impl Problem {
+    /// Returns the problem of a kind.
+    pub fn of(kind: ProblemKind) -> Self {
+        Self {
+            kind,
+            title: kind.title().to_owned(),
+            status: kind.status(),
+            retry_after_ms: None,
+            request_id: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::codec::Format;
+    use super::*;
+
+    fn entry() -> Entry {
+        let mut entry = Entry {
+            key: EntryKey([0; 32]),
+            document: DocumentName::Notes(BookId([7; 32])),
+            base_version: 9,
+            replay: true,
+            statements: vec![WireStatement {
+                actor: ActorId([1; 16]),
+                n: 2,
+                chain: ChainKind::Events,
+                number: 3,
+                hash: [4; 32],
+                public_key: Blob(vec![5; 44]),
+                generation: Generation([6; 16]),
+                signature: [7; 64],
+            }],
+            changes: vec![Blob(vec![0, 255]), Blob(Vec::new())],
+            events: vec![Blob(vec![1])],
+        };
+        entry.key = entry.key();
+        entry
+    }
+
+    fn answers() -> Ingested {
+        let place = Place {
+            device: DeviceId([1; 16]),
+            stamp: 1 << 60,
+            pass: 2,
+            ppm: 3,
+            intent: Intent::Rewind,
+            wall_ms: 4,
+            locator: "{\"page\":1}".to_owned(),
+        };
+        let verdicts = vec![Verdict::Accepted, Verdict::Withdrawn];
+        let outcomes = [
+            Outcome::Conflict(Receipt { version: 5, verdicts, place: Some(place) }),
+            Outcome::Incomplete {
+                missing: vec![ChangeHash([8; 32])],
+                missing_events: vec![EventHash([9; 32])],
+                uncovered: vec![Hash([1; 32])],
+            },
+            Outcome::Refused { reason: Reason::Fork, hash: Some(Hash([2; 32])) },
+        ];
+        let answers = outcomes.map(|outcome| EntryAnswer { key: EntryKey([3; 32]), outcome });
+        Ingested { answers: answers.into(), cursor: u64::MAX }
+    }
+
+    #[test]
+    fn what_is_said_in_either_format_is_understood() {
+        let record = |record| FeedRecord {
+            number: 1,
+            document: DocumentName::Library,
+            version: 2,
+            statement: None,
+            record,
+        };
+        let page = Page {
+            records: vec![
+                record(Record::Change { bytes: Blob(vec![9; 99]), verdict: Verdict::Restamp }),
+                record(Record::Event { bytes: Blob(vec![8; 125]) }),
+                record(Record::Void { hash: Hash([7; 32]) }),
+            ],
+            cursor: 3,
+            end: 4,
+        };
+        for format in [Format::Json, Format::Cbor] {
+            let ingest = Ingest { entries: vec![entry()] };
+            let bytes = format.encode(&ingest).unwrap();
+            assert_eq!(format.decode::<Ingest>(&bytes), Ok(ingest), "{format:?}");
+            let bytes = format.encode(&answers()).unwrap();
+            assert_eq!(format.decode::<Ingested>(&bytes), Ok(answers()), "{format:?}");
+            let bytes = format.encode(&page).unwrap();
+            assert_eq!(format.decode::<Page>(&bytes).as_ref(), Ok(&page), "{format:?}");
+            let more = [bytes, vec![b'0']].concat();
+            assert_eq!(format.decode::<Page>(&more), Err(codec::BodyError), "{format:?}");
+        }
+    }
+
+    #[test]
+    fn the_form_in_json_is_the_written_one() {
+        let json = String::from_utf8(Format::Json.encode(&answers()).unwrap()).unwrap();
+        let zeros = "03".repeat(32);
+        let conflict = format!(
+            "{{\"key\":\"{zeros}\",\"outcome\":{{\"status\":\"conflict\",\"version\":5,\
+             \"verdicts\":[\"accepted\",\"withdrawn\"],\"place\":{{\"device\":\"{}\"",
+            "01".repeat(16)
+        );
+        assert!(json.contains(&conflict), "{json}");
+        let entry = String::from_utf8(Format::Json.encode(&entry()).unwrap()).unwrap();
+        let document = format!("\"document\":\"notes/{}\",\"base_version\":9", "07".repeat(32));
+        assert!(entry.contains(&document), "{entry}");
+        assert!(entry.contains("\"changes\":[\"AP8=\",\"\"]"), "{entry}");
+    }
+
+    #[test]
+    fn cbor_has_bytes_where_json_has_digits() {
+        let bytes = Format::Cbor.encode(&entry()).unwrap();
+        assert!(bytes.windows(32).any(|window| window == entry().key.0));
+        assert!(bytes.windows(64).any(|window| window == [7; 64]));
+        assert!(bytes.len() < Format::Json.encode(&entry()).unwrap().len() * 2 / 3);
+    }
+
+    #[test]
+    fn a_key_names_everything_but_the_statements() {
+        let base = entry();
+        assert_eq!(Entry { statements: Vec::new(), ..base.clone() }.key(), base.key);
+        let moved = Entry {
+            changes: vec![Blob(vec![0])],
+            events: vec![Blob(vec![255]), Blob(vec![1])],
+            ..base.clone()
+        };
+        for other in [
+            Entry { document: DocumentName::Library, ..base.clone() },
+            Entry { base_version: 8, ..base.clone() },
+            Entry { replay: false, ..base.clone() },
+            Entry { changes: Vec::new(), ..base.clone() },
+            Entry { events: Vec::new(), ..base.clone() },
+            moved,
+        ] {
+            assert_ne!(other.key(), base.key, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_problem_has_a_stable_name_and_an_unknown_one_reads() {
+        for kind in ProblemKind::ALL {
+            let json = serde_json::to_string(&Problem::of(*kind)).unwrap();
+            assert!(json.starts_with(&format!("{{\"type\":\"{}\"", kind.uri())), "{json}");
+            assert_eq!(serde_json::from_str::<Problem>(&json).unwrap(), Problem::of(*kind));
+        }
+        let newer = "{\"type\":\"urn:catchword:problem:newer\",\"title\":\"x\",\"status\":499}";
+        let problem: Problem = serde_json::from_str(newer).unwrap();
+        assert_eq!((problem.kind, problem.status), (ProblemKind::Unknown, 499));
+    }
+
+    #[test]
+    fn secrets_are_not_shown_by_debug() {
+        let sign_in = SignIn {
+            user: "anna".to_owned(),
+            password: "a secret".to_owned(),
+            device: "phone".to_owned(),
+        };
+        let shown = format!("{sign_in:?}");
+        assert!(!shown.contains("secret") && !shown.contains("anna"), "{shown}");
+        let (account, device) = (AccountId([1; 16]), TokenId([2; 16]));
+        let token = "a secret".to_owned();
+        let signed_in = SignedIn { account, device, token, expires_ms: 3 };
+        assert!(!format!("{signed_in:?}").contains("secret"));
+    }
+
+    #[test]
+    fn an_account_is_named_by_its_user() {
+        assert_eq!(AccountId::of_user(" Anna "), AccountId::of_user("anna"));
+        assert_ne!(AccountId::of_user("anna"), AccountId::of_user("bert"));
+        let account = AccountId::of_user("anna");
+        assert_eq!(account.to_string().parse(), Ok(account));
+        assert_eq!("0a".parse::<AccountId>(), Err(ParseError { bytes: 16 }));
+    }
+
+    #[test]
+    fn a_statement_comes_back_as_it_was() {
+        let name = DocumentName::Book(BookId([1; 32]));
+        let wire = entry().statements.remove(0);
+        assert_eq!(WireStatement::of(&wire.about(name)), wire);
+        assert_eq!(wire.about(name).document, name.id());
+    }
+}
