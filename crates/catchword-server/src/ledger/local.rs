@@ -1,0 +1,611 @@
+//! The embedded ledger: one redb file, for one household.
+//!
+//! One thread writes. What waits when it begins is decided in one transaction, so that many clients
+//! share a flush.
+//!
+//! # Invariants
+//!
+//! 1. An answer is given after the commit.
+//! 2. One transaction writes at a time, so numbers of a feed are in order.
+
+use std::path::Path;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+
+use catchword_model::exchange::DocumentName;
+use catchword_model::id::{BookId, DocumentId};
+use catchword_proto::cloud::api::{
+    AccountId, Book, Books, ChainKind, DEVICES_MAX, EntryAnswer, Ingested, PAGE_BYTES_MAX, Page,
+    TokenId,
+};
+use catchword_proto::cloud::codec::Blob;
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, WriteTransaction};
+use tokio::sync::{broadcast, oneshot};
+
+use super::rows::{AccountBytes, DeviceBytes, DocumentBytes, RecordBytes, damaged, pack, unpack};
+use super::tables::{ACCOUNTS, DEVICES, DOCUMENTS, FOLDS, HASHES, NUMBERS, OPS, RECORDS};
+use super::{
+    AccountRow, Added, Answer, Decided, DeviceRow, Ledger, LedgerError, NUDGES_MAX, StoredRecord,
+    book_of, decide,
+};
+use crate::docket::{DocumentRow, Loaded};
+use crate::entry::{Batch, Wanted};
+use crate::fold::{Fold, RegisterKey, keys_of_marks, position_keys};
+
+/// Jobs that share one transaction.
+const GROUP_MAX: usize = 64;
+/// Jobs that wait for the writer; beyond, the ledger is busy.
+const WAITING_MAX: usize = 4_096;
+
+/// Keeps everything in one file.
+#[derive(Debug)]
+pub struct RedbLedger {
+    database: Arc<Database>,
+    jobs: Option<mpsc::SyncSender<Job>>,
+    writer: Option<JoinHandle<()>>,
+    nudges: broadcast::Sender<(AccountId, u64)>,
+}
+
+/// Writes inside the transaction, and returns what is to be done once it is durable.
+type Job = Box<dyn FnOnce(&WriteTransaction) -> Result<Finish, LedgerError> + Send>;
+type Finish = Box<dyn FnOnce(Result<(), LedgerError>) + Send>;
+
+impl RedbLedger {
+    /// Opens or makes the ledger in a file.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`] if the file cannot be opened, for instance because another process has it.
+    pub fn open(file: &Path) -> Result<Self, LedgerError> {
+        Self::over(Database::create(file).map_err(LedgerError::database)?)
+    }
+
+    /// Uses a database that is open already.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`] if it cannot be written.
+    pub fn over(database: Database) -> Result<Self, LedgerError> {
+        let transaction = database.begin_write().map_err(LedgerError::database)?;
+        make_tables(&transaction)?;
+        transaction.commit().map_err(LedgerError::database)?;
+
+        let database = Arc::new(database);
+        let (jobs, waiting) = mpsc::sync_channel(WAITING_MAX);
+        let (nudges, _) = broadcast::channel(NUDGES_MAX);
+        let of_writer = Arc::clone(&database);
+        let writer = std::thread::Builder::new()
+            .name("ledger".to_owned())
+            .spawn(move || write_all(&of_writer, &waiting))
+            .map_err(LedgerError::database)?;
+        Ok(Self { database, jobs: Some(jobs), writer: Some(writer), nudges })
+    }
+
+    /// Runs something in a transaction of the writer, and answers when it is durable.
+    fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&WriteTransaction) -> Result<T, LedgerError> + Send + 'static,
+    ) -> Answer<'_, T> {
+        let (reply, answer) = oneshot::channel();
+        let job: Job = Box::new(move |transaction| {
+            let done = work(transaction)?;
+            let finish: Finish = Box::new(move |durable| {
+                // Whoever asked may be gone; what was written stays.
+                drop(reply.send(durable.map(|()| done)));
+            });
+            Ok(finish)
+        });
+        let sent = match &self.jobs {
+            Some(jobs) => jobs.try_send(job).map_err(|_| LedgerError::Busy),
+            None => Err(LedgerError::Busy),
+        };
+        Box::pin(async move {
+            sent?;
+            // Without an answer the transaction was given up.
+            answer.await.map_err(|_| LedgerError::database("the transaction failed"))?
+        })
+    }
+
+    fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&ReadTransaction) -> Result<T, LedgerError> + Send + 'static,
+    ) -> Answer<'_, T> {
+        let database = Arc::clone(&self.database);
+        Box::pin(async move {
+            let read = tokio::task::spawn_blocking(move || {
+                work(&database.begin_read().map_err(LedgerError::database)?)
+            });
+            read.await.map_err(LedgerError::database)?
+        })
+    }
+}
+
+impl Drop for RedbLedger {
+    /// Waits for what was accepted.
+    fn drop(&mut self) {
+        drop(self.jobs.take());
+        if let Some(writer) = self.writer.take() {
+            drop(writer.join());
+        }
+    }
+}
+
+fn write_all(database: &Database, waiting: &mpsc::Receiver<Job>) {
+    while let Ok(first) = waiting.recv() {
+        let mut finishes = Vec::new();
+        let written = database.begin_write().map_err(LedgerError::database).and_then(|write| {
+            let more = std::iter::from_fn(|| waiting.try_recv().ok()).take(GROUP_MAX - 1);
+            for job in std::iter::once(first).chain(more) {
+                // One that fails may have written half of it: the group is given up.
+                finishes.push(job(&write)?);
+            }
+            write.commit().map_err(LedgerError::database)
+        });
+        match written {
+            Ok(()) => finishes.into_iter().for_each(|finish| finish(Ok(()))),
+            Err(error) => {
+                tracing::error!(%error, "a transaction failed");
+                drop(finishes);
+            }
+        }
+    }
+}
+
+fn make_tables(write: &WriteTransaction) -> Result<(), LedgerError> {
+    write.open_table(ACCOUNTS).map_err(LedgerError::database)?;
+    write.open_table(DEVICES).map_err(LedgerError::database)?;
+    write.open_table(DOCUMENTS).map_err(LedgerError::database)?;
+    write.open_table(RECORDS).map_err(LedgerError::database)?;
+    write.open_table(HASHES).map_err(LedgerError::database)?;
+    write.open_table(NUMBERS).map_err(LedgerError::database)?;
+    write.open_table(OPS).map_err(LedgerError::database)?;
+    write.open_table(FOLDS).map_err(LedgerError::database)?;
+    Ok(())
+}
+
+impl Ledger for RedbLedger {
+    fn add_account(
+        &self,
+        account: AccountId,
+        row: AccountRow,
+        device: DeviceRow,
+    ) -> Answer<'_, Added> {
+        self.write(move |write| {
+            let mut accounts = write.open_table(ACCOUNTS).map_err(LedgerError::database)?;
+            if accounts.get(account.0).map_err(LedgerError::database)?.is_some() {
+                return Ok(Added::Refused);
+            }
+            let row = AccountBytes { password_hash: row.password_hash, feed: 0, documents: 0 };
+            accounts.insert(account.0, pack(&row)?.as_slice()).map_err(LedgerError::database)?;
+            put_device(write, account, &device)?;
+            Ok(Added::Added)
+        })
+    }
+
+    fn account(&self, account: AccountId) -> Answer<'_, Option<AccountRow>> {
+        self.read(move |read| {
+            let accounts = read.open_table(ACCOUNTS).map_err(LedgerError::database)?;
+            let row = find_account(&accounts, account)?;
+            Ok(row.map(|row| AccountRow { password_hash: row.password_hash }))
+        })
+    }
+
+    fn set_password_hash(&self, account: AccountId, password_hash: String) -> Answer<'_, ()> {
+        self.write(move |write| {
+            let mut accounts = write.open_table(ACCOUNTS).map_err(LedgerError::database)?;
+            let Some(row) = find_account(&accounts, account)? else { return Ok(()) };
+            let row = pack(&AccountBytes { password_hash, ..row })?;
+            accounts.insert(account.0, row.as_slice()).map_err(LedgerError::database)?;
+            Ok(())
+        })
+    }
+
+    fn add_device(&self, account: AccountId, device: DeviceRow, now_ms: u64) -> Answer<'_, Added> {
+        self.write(move |write| {
+            let accounts = write.open_table(ACCOUNTS).map_err(LedgerError::database)?;
+            if find_account(&accounts, account)?.is_none() {
+                return Ok(Added::Refused);
+            }
+            let mut table = write.open_table(DEVICES).map_err(LedgerError::database)?;
+            let (ended, there): (Vec<_>, Vec<_>) = devices_of(&table, account)?
+                .into_iter()
+                .partition(|device| device.expires_ms <= now_ms);
+            if DEVICES_MAX <= there.len() {
+                return Ok(Added::Full);
+            }
+            for device in ended {
+                table.remove((account.0, device.id.0)).map_err(LedgerError::database)?;
+            }
+            drop(table);
+            put_device(write, account, &device)?;
+            Ok(Added::Added)
+        })
+    }
+
+    fn devices(&self, account: AccountId) -> Answer<'_, Vec<DeviceRow>> {
+        self.read(move |read| {
+            devices_of(&read.open_table(DEVICES).map_err(LedgerError::database)?, account)
+        })
+    }
+
+    fn device(&self, account: AccountId, device: TokenId) -> Answer<'_, Option<DeviceRow>> {
+        self.read(move |read| {
+            let devices = read.open_table(DEVICES).map_err(LedgerError::database)?;
+            let row = devices.get((account.0, device.0)).map_err(LedgerError::database)?;
+            row.map(|row| device_row(device, row.value())).transpose()
+        })
+    }
+
+    fn extend_device(
+        &self,
+        account: AccountId,
+        device: TokenId,
+        expires_ms: u64,
+    ) -> Answer<'_, ()> {
+        self.write(move |write| {
+            let devices = write.open_table(DEVICES).map_err(LedgerError::database)?;
+            let row = devices.get((account.0, device.0)).map_err(LedgerError::database)?;
+            let row = row.map(|row| device_row(device, row.value())).transpose()?;
+            drop(devices);
+            match row {
+                Some(row) => put_device(write, account, &DeviceRow { expires_ms, ..row }),
+                None => Ok(()),
+            }
+        })
+    }
+
+    fn remove_device(&self, account: AccountId, device: TokenId) -> Answer<'_, bool> {
+        self.write(move |write| {
+            let mut devices = write.open_table(DEVICES).map_err(LedgerError::database)?;
+            let gone = devices.remove((account.0, device.0)).map_err(LedgerError::database)?;
+            Ok(gone.is_some())
+        })
+    }
+
+    fn admit(&self, account: AccountId, batch: Arc<Batch>) -> Answer<'_, Ingested> {
+        let written = self.write(move |write| admit(write, account, &batch));
+        Box::pin(async move {
+            let (answers, before, cursor) = written.await??;
+            if before < cursor {
+                // Nobody may be listening.
+                drop(self.nudges.send((account, cursor)));
+            }
+            Ok(Ingested { answers, cursor })
+        })
+    }
+
+    fn page(&self, account: AccountId, after: u64, limit: usize) -> Answer<'_, Page> {
+        self.read(move |read| page(read, account, after, limit))
+    }
+
+    fn end(&self, account: AccountId) -> Answer<'_, u64> {
+        self.read(move |read| {
+            let accounts = read.open_table(ACCOUNTS).map_err(LedgerError::database)?;
+            Ok(find_account(&accounts, account)?.map_or(0, |row| row.feed))
+        })
+    }
+
+    fn books(&self, account: AccountId, after: Option<BookId>, limit: usize) -> Answer<'_, Books> {
+        self.read(move |read| books(read, account, after, limit))
+    }
+
+    fn book(&self, account: AccountId, book: BookId) -> Answer<'_, Option<Book>> {
+        self.read(move |read| {
+            let documents = read.open_table(DOCUMENTS).map_err(LedgerError::database)?;
+            let key = (account.0, book.document().0);
+            let row = documents.get(key).map_err(LedgerError::database)?;
+            let Some(row) = row.map(|row| unpack::<DocumentBytes>(row.value())).transpose()? else {
+                return Ok(None);
+            };
+            let DocumentName::Book(_) = row.name else { return Ok(None) };
+            let fold = whole_fold(read, account, book.document())?;
+            Ok(Some(book_of(book, row.row(), &fold)))
+        })
+    }
+
+    fn check(&self) -> Answer<'_, ()> {
+        self.write(|_| Ok(()))
+    }
+
+    fn nudges(&self) -> broadcast::Receiver<(AccountId, u64)> {
+        self.nudges.subscribe()
+    }
+}
+
+fn find_account(
+    accounts: &impl ReadableTable<[u8; 16], &'static [u8]>,
+    account: AccountId,
+) -> Result<Option<AccountBytes>, LedgerError> {
+    let row = accounts.get(account.0).map_err(LedgerError::database)?;
+    row.map(|row| unpack(row.value())).transpose()
+}
+
+fn device_row(id: TokenId, bytes: &[u8]) -> Result<DeviceRow, LedgerError> {
+    let row: DeviceBytes = unpack(bytes)?;
+    Ok(DeviceRow {
+        id,
+        name: row.name,
+        token_hash: row.token_hash.0.try_into().map_err(|_| damaged())?,
+        created_ms: row.created_ms,
+        expires_ms: row.expires_ms,
+    })
+}
+
+fn put_device(
+    write: &WriteTransaction,
+    account: AccountId,
+    device: &DeviceRow,
+) -> Result<(), LedgerError> {
+    let row = pack(&DeviceBytes {
+        name: device.name.clone(),
+        token_hash: Blob(device.token_hash.to_vec()),
+        created_ms: device.created_ms,
+        expires_ms: device.expires_ms,
+    })?;
+    let mut devices = write.open_table(DEVICES).map_err(LedgerError::database)?;
+    devices.insert((account.0, device.id.0), row.as_slice()).map_err(LedgerError::database)?;
+    Ok(())
+}
+
+fn devices_of(
+    devices: &impl ReadableTable<([u8; 16], [u8; 16]), &'static [u8]>,
+    account: AccountId,
+) -> Result<Vec<DeviceRow>, LedgerError> {
+    let range = (account.0, [0; 16])..=(account.0, [0xff; 16]);
+    let mut found = Vec::new();
+    for row in devices.range(range).map_err(LedgerError::database)? {
+        let (key, row) = row.map_err(LedgerError::database)?;
+        found.push(device_row(TokenId(key.value().1), row.value())?);
+    }
+    Ok(found)
+}
+
+const fn chain_code(chain: ChainKind) -> u8 {
+    match chain {
+        ChainKind::Changes => 0,
+        ChainKind::Events => 1,
+    }
+}
+
+/// Answers, and the feed before and afterwards.
+type Admitted = (Vec<EntryAnswer>, u64, u64);
+
+/// Decides and writes. Inside is what went wrong before anything was written: others in the same
+/// transaction are not concerned.
+fn admit(
+    write: &WriteTransaction,
+    account: AccountId,
+    batch: &Batch,
+) -> Result<Result<Admitted, LedgerError>, LedgerError> {
+    let (row, decided) = match read_and_decide(write, account, batch) {
+        Ok(decided) => decided,
+        Err(error) => return Ok(Err(error)),
+    };
+    let (before, cursor) = (row.feed, row.feed + decided.records());
+    if before < cursor {
+        let documents = row.documents + decided.begun;
+        let row = pack(&AccountBytes { feed: cursor, documents, ..row })?;
+        let mut accounts = write.open_table(ACCOUNTS).map_err(LedgerError::database)?;
+        accounts.insert(account.0, row.as_slice()).map_err(LedgerError::database)?;
+        put_records(write, account, before, &decided)?;
+        put_documents(write, account, &decided)?;
+    }
+    Ok(Ok((decided.answers, before, cursor)))
+}
+
+fn read_and_decide(
+    write: &WriteTransaction,
+    account: AccountId,
+    batch: &Batch,
+) -> Result<(AccountBytes, Decided), LedgerError> {
+    let accounts = write.open_table(ACCOUNTS).map_err(LedgerError::database)?;
+    let row = find_account(&accounts, account)?.ok_or_else(damaged)?;
+    let mut loaded = Vec::new();
+    for wanted in batch.wanted() {
+        let found = load(write, account, &wanted)?;
+        loaded.push((wanted, found));
+    }
+    let decided = decide(batch, loaded, row.documents);
+    Ok((row, decided))
+}
+
+fn load(
+    write: &WriteTransaction,
+    account: AccountId,
+    wanted: &Wanted,
+) -> Result<Loaded, LedgerError> {
+    let document = wanted.document.id().0;
+    let documents = write.open_table(DOCUMENTS).map_err(LedgerError::database)?;
+    let row = documents.get((account.0, document)).map_err(LedgerError::database)?;
+    let Some(row) = row else { return Ok(Loaded::default()) };
+    let row = unpack::<DocumentBytes>(row.value())?.row();
+
+    let mut links = std::collections::BTreeSet::new();
+    let mut sources = std::collections::BTreeSet::new();
+    let hashes = write.open_table(HASHES).map_err(LedgerError::database)?;
+    for hash in &wanted.hashes {
+        let found = hashes.get((account.0, document, *hash)).map_err(LedgerError::database)?;
+        links.extend(found.map(|number| number.value()));
+    }
+    let numbers = write.open_table(NUMBERS).map_err(LedgerError::database)?;
+    for (chain, actor, number) in &wanted.numbers {
+        let key = (account.0, document, chain_code(*chain), actor.0, *number);
+        let found = numbers.get(key).map_err(LedgerError::database)?;
+        links.extend(found.map(|number| number.value()));
+    }
+    for actor in &wanted.first {
+        let key = (account.0, document, chain_code(ChainKind::Changes), actor.0, 1);
+        let found = numbers.get(key).map_err(LedgerError::database)?;
+        sources.extend(found.map(|number| number.value()));
+    }
+    let ops = write.open_table(OPS).map_err(LedgerError::database)?;
+    for op in &wanted.ops {
+        let of = |counter| (account.0, document, op.actor.0, counter);
+        let mut below = ops.range(of(0)..=of(op.counter)).map_err(LedgerError::database)?;
+        let found = below.next_back().transpose().map_err(LedgerError::database)?;
+        sources.extend(found.map(|(_, number)| number.value()));
+    }
+
+    let records = write.open_table(RECORDS).map_err(LedgerError::database)?;
+    let mut found = Loaded { row, ..Loaded::default() };
+    for number in &links | &sources {
+        let record = records.get((account.0, number)).map_err(LedgerError::database)?;
+        let record = record.ok_or_else(damaged)?;
+        let record = unpack::<RecordBytes>(record.value())?.record()?;
+        found.links.push(record.link);
+        found.sources.extend(sources.contains(&number).then_some(record.bytes));
+    }
+    found.fold = load_fold(write, account, wanted)?;
+    Ok(found)
+}
+
+fn load_fold(
+    write: &WriteTransaction,
+    account: AccountId,
+    wanted: &Wanted,
+) -> Result<Vec<(RegisterKey, Vec<u8>)>, LedgerError> {
+    let document = wanted.document.id().0;
+    let folds = write.open_table(FOLDS).map_err(LedgerError::database)?;
+    let (first, last) = position_keys();
+    let mut rows = Vec::new();
+    let mut keys = wanted.registers.clone();
+    let range = (account.0, document, first)..=(account.0, document, last);
+    for row in folds.range(range).map_err(LedgerError::database)? {
+        let (key, value) = row.map_err(LedgerError::database)?;
+        let register = key.value().2;
+        keys.extend(keys_of_marks(&register));
+        rows.push((register, value.value().to_vec()));
+    }
+    keys.sort_unstable();
+    keys.dedup();
+    keys.retain(|key| !(first..=last).contains(key));
+    for key in keys {
+        let value = folds.get((account.0, document, key)).map_err(LedgerError::database)?;
+        rows.extend(value.map(|value| (key, value.value().to_vec())));
+    }
+    Ok(rows)
+}
+
+fn put_records(
+    write: &WriteTransaction,
+    account: AccountId,
+    before: u64,
+    decided: &Decided,
+) -> Result<(), LedgerError> {
+    let mut records = write.open_table(RECORDS).map_err(LedgerError::database)?;
+    let mut hashes = write.open_table(HASHES).map_err(LedgerError::database)?;
+    let mut numbers = write.open_table(NUMBERS).map_err(LedgerError::database)?;
+    let mut ops = write.open_table(OPS).map_err(LedgerError::database)?;
+    let mut number = before;
+    for group in &decided.groups {
+        let through = number + group.len() as u64;
+        for record in group {
+            number += 1;
+            let record = StoredRecord::new(record, through);
+            let (document, link) = (record.document.id().0, &record.link);
+            let row = pack(&RecordBytes::of(&record))?;
+            records.insert((account.0, number), row.as_slice()).map_err(LedgerError::database)?;
+            hashes
+                .insert((account.0, document, link.hash), number)
+                .map_err(LedgerError::database)?;
+            let key = (account.0, document, chain_code(link.chain), link.actor.0, link.number);
+            numbers.insert(key, number).map_err(LedgerError::database)?;
+            if link.chain == ChainKind::Changes {
+                let key = (account.0, document, link.actor.0, link.start_op);
+                ops.insert(key, number).map_err(LedgerError::database)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn put_documents(
+    write: &WriteTransaction,
+    account: AccountId,
+    decided: &Decided,
+) -> Result<(), LedgerError> {
+    let mut documents = write.open_table(DOCUMENTS).map_err(LedgerError::database)?;
+    let mut folds = write.open_table(FOLDS).map_err(LedgerError::database)?;
+    for docket in &decided.dockets {
+        let (name, DocumentRow { version, events, actors }) = (docket.document(), docket.row());
+        let document = name.id().0;
+        let row = pack(&DocumentBytes { name, version, events, actors })?;
+        documents.insert((account.0, document), row.as_slice()).map_err(LedgerError::database)?;
+        for (key, value) in docket.fold().changed() {
+            folds
+                .insert((account.0, document, key), value.as_slice())
+                .map_err(LedgerError::database)?;
+        }
+    }
+    Ok(())
+}
+
+fn page(
+    read: &ReadTransaction,
+    account: AccountId,
+    after: u64,
+    limit: usize,
+) -> Result<Page, LedgerError> {
+    let accounts = read.open_table(ACCOUNTS).map_err(LedgerError::database)?;
+    let end = find_account(&accounts, account)?.map_or(0, |row| row.feed);
+    let records = read.open_table(RECORDS).map_err(LedgerError::database)?;
+    let mut page = Page { records: Vec::new(), cursor: after, end };
+    let (mut bytes, mut through) = (0, 0);
+    let range = (account.0, after.saturating_add(1))..=(account.0, u64::MAX);
+    for row in records.range(range).map_err(LedgerError::database)? {
+        let (key, value) = row.map_err(LedgerError::database)?;
+        let number = key.value().1;
+        let full = limit <= page.records.len() || PAGE_BYTES_MAX <= bytes;
+        if through < number && full {
+            break;
+        }
+        let record = unpack::<RecordBytes>(value.value())?.record()?;
+        bytes += record.bytes.len();
+        through = record.through;
+        page.cursor = number;
+        page.records.push(record.into_feed(number));
+    }
+    Ok(page)
+}
+
+fn whole_fold(
+    read: &ReadTransaction,
+    account: AccountId,
+    document: DocumentId,
+) -> Result<Fold, LedgerError> {
+    let folds = read.open_table(FOLDS).map_err(LedgerError::database)?;
+    let range = (account.0, document.0, [0; 21])..=(account.0, document.0, [0xff; 21]);
+    let mut rows = Vec::new();
+    for row in folds.range(range).map_err(LedgerError::database)? {
+        let (key, value) = row.map_err(LedgerError::database)?;
+        rows.push((key.value().2, value.value().to_vec()));
+    }
+    Ok(Fold::new(rows))
+}
+
+fn books(
+    read: &ReadTransaction,
+    account: AccountId,
+    after: Option<BookId>,
+    limit: usize,
+) -> Result<Books, LedgerError> {
+    let documents = read.open_table(DOCUMENTS).map_err(LedgerError::database)?;
+    let first = after.map_or([0; 32], |book| book.0);
+    let mut found = Books { books: Vec::new(), next: None };
+    let range = (account.0, first)..=(account.0, [0xff; 32]);
+    for row in documents.range(range).map_err(LedgerError::database)? {
+        let (_, row) = row.map_err(LedgerError::database)?;
+        let row: DocumentBytes = unpack(row.value())?;
+        let DocumentName::Book(book) = row.name else { continue };
+        if after == Some(book) {
+            continue;
+        }
+        if limit <= found.books.len() {
+            found.next = found.books.last().map(|last| last.book);
+            break;
+        }
+        let fold = whole_fold(read, account, book.document())?;
+        found.books.push(book_of(book, row.row(), &fold));
+    }
+    Ok(found)
+}
