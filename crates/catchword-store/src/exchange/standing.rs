@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use catchword_model::hlc::Hlc;
 use catchword_model::id::DocumentId;
 
 use crate::Store;
@@ -35,11 +34,6 @@ impl Store {
         let end = inner.end()?;
         let (_, disk) = inner.parts()?;
         Ok(standing(disk, peer, if end < after { 0 } else { after })?)
-    }
-
-    /// Returns the latest stamp that is known here, whoever wrote it.
-    pub fn latest_stamp(&self) -> Hlc {
-        self.lock().clock.latest()
     }
 }
 

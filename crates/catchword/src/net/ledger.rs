@@ -90,8 +90,7 @@ impl Ledger {
 
     /// Returns which books have something new since this was made.
     pub(crate) fn books_changed(&self) -> BTreeSet<BookId> {
-        let changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
-        changed.iter().map(|document| BookId(document.0)).collect()
+        self.changed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Keeps how a comparison ended.
@@ -123,7 +122,7 @@ impl Ledger {
                     books.filter(|book| !within.contains(book)).collect()
                 }
             };
-            Ok(Met { standing, outside, agreed: local.heard.agreed, parked: local.parked })
+            Ok(Met { standing, outside, agreed: local.heard.agreed })
         })
     }
 

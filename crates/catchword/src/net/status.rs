@@ -5,11 +5,12 @@ use std::fmt;
 
 use catchword_model::id::{BookId, DeviceId, DocumentId};
 use catchword_model::identity::Fingerprint;
-use catchword_proto::trust::{Deactivation, PeerRecord, PeerState, SKEW_TOLD_MS};
-use catchword_store::{Evidence, Pause, Quarantine, Standing, Store};
+use catchword_proto::trust::{Deactivation, PeerRecord, PeerState};
+use catchword_store::{Evidence, Standing, Store};
 
 use crate::error::EditError;
 use crate::net::keeping::Shared;
+use crate::net::trouble::{Trouble, Why, find};
 
 /// How one thing stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,8 +120,13 @@ pub enum Reason {
     },
     /// The last comparison found a difference, or none was made since something was exchanged.
     NotCompared,
-    /// Something came whose beginning is missing.
-    Incomplete,
+    /// Something came that builds on what did not come, or that nobody signed. It changes nothing.
+    Incomplete {
+        /// The name of the device that brought it.
+        peer: String,
+        /// Changes and reading events.
+        changes: u64,
+    },
     /// The device may not speak until a person decides.
     Deactivated(Deactivation),
     /// The clock of the device is off.
@@ -145,11 +151,18 @@ pub enum Reason {
     Quarantined {
         /// The name of the device.
         peer: String,
+        /// What was refused last, and why, in words.
+        what: String,
         /// Until when it is not exchanged, in milliseconds since the Unix epoch.
         until_ms: u64,
     },
-    /// Its writer made two histories: one of its devices is a copy of another.
-    Forked,
+    /// A device wrote two histories: its folder was copied or restored.
+    Forked {
+        /// The name of the device that brought the second.
+        peer: String,
+        /// Whether it was this device that wrote them.
+        own: bool,
+    },
 }
 
 impl Reason {
@@ -166,7 +179,7 @@ impl Reason {
                 "see that the other device runs `catchword serve` on the same network, or give its \
                  address: `catchword sync --addr HOST:PORT`"
             }
-            Self::Incomplete => "sync with the device that wrote it",
+            Self::Incomplete { .. } => "sync with the device that wrote it",
             Self::Deactivated(why) => match why {
                 Deactivation::FingerprintMismatch | Deactivation::UnknownToPeer => {
                     "`catchword pair --show` to pair again, or `catchword peers trust PEER` to go on \
@@ -182,7 +195,7 @@ impl Reason {
                 "on that device: import the book's file again, or widen its scope for this one"
             }
             Self::Quarantined { .. } => "it is tried again afterwards; see what that device runs",
-            Self::Forked => "one of two copies of a library has to be made anew",
+            Self::Forked { .. } => "one folder was copied or restored: keep one of the two",
             Self::NewGeneration(_) => return None,
         })
     }
@@ -206,7 +219,12 @@ impl fmt::Display for Reason {
             Self::NotCompared => {
                 f.write_str("both have not been found equal since the last change")
             }
-            Self::Incomplete => f.write_str("something came whose beginning is missing"),
+            Self::Incomplete { peer, changes } => {
+                write!(
+                    f,
+                    "{changes} changes that {peer} brought wait for a signature, or for what they build on"
+                )
+            }
             Self::Deactivated(why) => PeerState::Deactivated(*why).fmt(f),
             Self::ClockSkew { by_ms } => {
                 let (seconds, word) =
@@ -216,10 +234,15 @@ impl fmt::Display for Reason {
             Self::RemovedHere => f.write_str("it was removed from this device"),
             Self::OutsideScope { peer } => write!(f, "{peer} does not get it"),
             Self::ExcludedThere { peer } => write!(f, "{peer} does not exchange it"),
-            Self::Quarantined { peer, .. } => {
-                write!(f, "what {peer} sent of it was refused, and it is left alone for a while")
+            Self::Quarantined { peer, what, .. } => {
+                write!(f, "what {peer} sent was refused, and is left alone for a while: {what}")
             }
-            Self::Forked => f.write_str("two devices wrote as one: a library was copied"),
+            Self::Forked { own: true, peer } => {
+                write!(f, "this device wrote two histories; {peer} brought the other")
+            }
+            Self::Forked { own: false, peer } => {
+                write!(f, "a device wrote two histories; {peer} brought the second")
+            }
         }
     }
 }
@@ -240,17 +263,14 @@ const fn told(evidence: Evidence) -> &'static str {
 pub(crate) fn status(shared: &Shared, book: Option<BookId>) -> Result<Vec<Status>, EditError> {
     let mut report = Report { shared, book, lines: Vec::new() };
     if book.is_none() {
-        report.library()?;
+        report.library();
     }
-    let store = &shared.library.core().store;
-    let pauses = store.pauses().map_err(EditError::load)?;
-    let quarantines = store.quarantines().map_err(EditError::load)?;
-    for pause in pauses {
-        report.paused(&pause)?;
+    for trouble in find(report.store(), shared.now_ms()).map_err(EditError::load)? {
+        report.trouble(trouble)?;
     }
     report.removed()?;
     for record in shared.peers.records() {
-        report.peer(&record, &quarantines)?;
+        report.peer(&record)?;
     }
     Ok(report.lines)
 }
@@ -271,7 +291,7 @@ impl Report<'_> {
         self.lines.push(Status { subject, state, reason: Some(reason), since_ms });
     }
 
-    fn library(&mut self) -> Result<(), EditError> {
+    fn library(&mut self) {
         let shared = self.shared;
         if let Some(evidence) = shared.library.opened().new_generation {
             self.add(Subject::Library, State::Noted, Reason::NewGeneration(evidence), None);
@@ -285,43 +305,41 @@ impl Report<'_> {
         if let Some(error) = error {
             self.add(Subject::Library, State::Noted, Reason::NoDiscovery { error }, None);
         }
-        self.clocks()
     }
 
-    /// Finds the devices that read by a wall clock ahead of this one. A stamp does not name them: it drags
-    /// every device along that has seen it. All books are looked through only when there is such a stamp.
-    fn clocks(&mut self) -> Result<(), EditError> {
-        let now_ms = self.shared.now_ms();
-        let is_ahead = |wall_ms: u64| now_ms.saturating_add(SKEW_TOLD_MS) < wall_ms;
-        if !is_ahead(self.store().latest_stamp().wall_ms()) {
+    /// Says what does not count of what peers brought.
+    fn trouble(&mut self, trouble: Trouble) -> Result<(), EditError> {
+        if !self.is_meant(trouble.book) {
             return Ok(());
         }
-        let mut ahead = std::collections::BTreeMap::<DeviceId, u64>::new();
-        for book in self.store().books().map_err(EditError::load)? {
-            for entry in self.store().positions(book.book).map_err(EditError::load)? {
-                let wall_ms = entry.position.wall_ms;
-                if is_ahead(wall_ms) {
-                    let latest = ahead.entry(entry.device).or_default();
-                    *latest = wall_ms.max(*latest);
-                }
+        let peer = self.name_of(trouble.peer);
+        let (subject, state, reason) = match trouble.why {
+            Why::Refused { what, until_ms, .. } => {
+                let reason = Reason::Quarantined { peer, what, until_ms };
+                (self.subject(trouble.book)?, State::Stopped, reason)
             }
-        }
-        let names = self.store().devices().map_err(EditError::load)?;
-        for (device, wall_ms) in ahead {
-            let by_ms = i64::try_from(wall_ms - now_ms).unwrap_or(i64::MAX);
-            let name = names.get(&device).map(|named| named.name.clone()).unwrap_or_default();
-            let subject = Subject::Device { device, name };
-            self.add(subject, State::Noted, Reason::ClockSkew { by_ms }, None);
-        }
+            Why::Forked { own, .. } => {
+                (self.subject(trouble.book)?, State::Stopped, Reason::Forked { peer, own })
+            }
+            Why::Waiting { count } => {
+                let reason = Reason::Incomplete { peer, changes: count };
+                (self.subject(trouble.book)?, State::Waiting, reason)
+            }
+            Why::Ahead { device, by_ms } => {
+                let names = self.store().devices().map_err(EditError::load)?;
+                let name = names.get(&device).map(|named| named.name.clone()).unwrap_or_default();
+                let by_ms = i64::try_from(by_ms).unwrap_or(i64::MAX);
+                let reason = Reason::ClockSkew { by_ms };
+                (Subject::Device { device, name }, State::Noted, reason)
+            }
+        };
+        self.add(subject, state, reason, Some(trouble.since_ms));
         Ok(())
     }
 
-    fn paused(&mut self, pause: &Pause) -> Result<(), EditError> {
-        let subject = self.subject(pause.book)?;
-        if self.is_meant(pause.book) {
-            self.add(subject, State::Stopped, Reason::Forked, Some(pause.since_ms));
-        }
-        Ok(())
+    fn name_of(&self, peer: Fingerprint) -> String {
+        let name = self.shared.peers.find(peer).map(|record| record.name).unwrap_or_default();
+        if name.is_empty() { "that device".to_owned() } else { name }
     }
 
     fn removed(&mut self) -> Result<(), EditError> {
@@ -346,8 +364,8 @@ impl Report<'_> {
         Ok(Subject::Book { book, title })
     }
 
-    fn peer(&mut self, record: &PeerRecord, quarantines: &[Quarantine]) -> Result<(), EditError> {
-        let name = if record.name.is_empty() { "that device" } else { &record.name };
+    fn peer(&mut self, record: &PeerRecord) -> Result<(), EditError> {
+        let name = &self.name_of(record.fingerprint);
         let subject = Subject::Peer { peer: record.fingerprint, name: record.name.clone() };
         match record.state {
             PeerState::Revoked => return Ok(()),
@@ -362,18 +380,6 @@ impl Report<'_> {
                 return Ok(());
             }
             PeerState::Active => (),
-        }
-        let now_ms = self.shared.now_ms();
-        let of_peer = |quarantine: &&Quarantine| {
-            quarantine.peer == record.fingerprint && now_ms < quarantine.until_ms
-        };
-        for quarantine in quarantines.iter().filter(of_peer) {
-            if self.is_meant(quarantine.book) {
-                let (peer, until_ms) = (name.to_owned(), quarantine.until_ms);
-                let reason = Reason::Quarantined { peer, until_ms };
-                let book = self.subject(quarantine.book)?;
-                self.add(book, State::Stopped, reason, Some(quarantine.since_ms));
-            }
         }
         let Some(met) = self.met(record)? else {
             let outcome = self.failure(record.fingerprint);
@@ -410,8 +416,6 @@ impl Report<'_> {
         } else if 0 < changes {
             let reason = Reason::Unsent { peer: name.to_owned(), changes };
             self.add(subject, State::Waiting, reason, since_ms);
-        } else if met.parked {
-            self.add(subject, State::Waiting, Reason::Incomplete, since_ms);
         } else if met.agreed {
             self.lines.push(Status { subject, state: State::InSync, reason: None, since_ms });
         } else {
@@ -468,5 +472,4 @@ pub(crate) struct Met {
     /// Books that are not in its scope.
     pub(crate) outside: BTreeSet<BookId>,
     pub(crate) agreed: bool,
-    pub(crate) parked: bool,
 }

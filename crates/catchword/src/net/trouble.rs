@@ -106,7 +106,8 @@ impl Library {
     }
 }
 
-fn find(store: &Store, now_ms: u64) -> Result<Vec<Trouble>, LoadError> {
+/// Finds what of what peers brought does not count.
+pub(crate) fn find(store: &Store, now_ms: u64) -> Result<Vec<Trouble>, LoadError> {
     let mut troubles = Vec::new();
     for quarantine in store.quarantines()?.into_iter().filter(|found| now_ms < found.until_ms) {
         let (what, until_ms, failures) = (quarantine.why, quarantine.until_ms, quarantine.failures);
