@@ -63,6 +63,7 @@ pub(crate) fn copy_library(read: &ReadTransaction, to: &Database) -> Result<(), 
     copy_table(read, &write, tables::PARKED)?;
     copy_table(read, &write, tables::PEER_MARKS)?;
     copy_table(read, &write, tables::PAUSED)?;
+    copy_table(read, &write, tables::CLOUD)?;
     copy_table(read, &write, tables::QUARANTINE)?;
     write.commit().map_err(load)
 }

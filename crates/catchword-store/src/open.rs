@@ -461,15 +461,30 @@ fn initialize(library: &Database, options: &Options) -> Result<(), LoadError> {
 fn complete_tables(library: &Database) -> Result<(), LoadError> {
     use redb::{ReadableDatabase as _, TableError};
 
-    match library.begin_read().map_err(load)?.open_table(tables::RECEIVED) {
+    // The newest: whoever has it has all.
+    match library.begin_read().map_err(load)?.open_table(tables::CLOUD) {
         Ok(_) => Ok(()),
         Err(TableError::TableDoesNotExist(_)) => {
             let write = crate::flush::begin(library)?;
             make_tables(&write)?;
+            drop_former_tables(&write)?;
             write.commit().map_err(load)
         }
         Err(error) => Err(load(error)),
     }
+}
+
+/// Drops tables whose values have another form now. What was in them comes again: changes that waited
+/// are sent again, and forks and refusals are seen again.
+fn drop_former_tables(write: &redb::WriteTransaction) -> Result<(), LoadError> {
+    for name in ["parked-1", "paused-1", "quarantine-1"] {
+        // It is found by its name alone.
+        let former: redb::TableDefinition<'_, &[u8], &[u8]> = redb::TableDefinition::new(name);
+        let _was_there = write.delete_table(former).map_err(load)?;
+    }
+    let mut meta = write.open_table(tables::META).map_err(load)?;
+    meta.remove(meta::PARKED_BYTES).map_err(load)?;
+    Ok(())
 }
 
 /// Makes every table of `library`.
@@ -496,6 +511,7 @@ pub(crate) fn make_tables(write: &redb::WriteTransaction) -> Result<(), LoadErro
     write.open_table(tables::PEER_MARKS).map_err(load)?;
     write.open_table(tables::PAUSED).map_err(load)?;
     write.open_table(tables::QUARANTINE).map_err(load)?;
+    write.open_table(tables::CLOUD).map_err(load)?;
     Ok(())
 }
 

@@ -36,6 +36,7 @@ pub(crate) struct Snapshot {
     pub(crate) event_order: ReadOnlyTable<(u32, u64), &'static [u8]>,
     pub(crate) parked: ReadOnlyTable<(&'static [u8; 32], u64), &'static [u8]>,
     pub(crate) peer_marks: ReadOnlyTable<&'static [u8; 48], &'static [u8]>,
+    pub(crate) cloud: ReadOnlyTable<&'static [u8; 32], &'static [u8]>,
     pub(crate) paused: ReadOnlyTable<&'static [u8; 32], &'static [u8]>,
     pub(crate) quarantine: ReadOnlyTable<&'static [u8; 64], &'static [u8]>,
     last_record: RefCell<Option<LastRecord>>,
@@ -70,6 +71,7 @@ impl Snapshot {
             peer_marks: read.open_table(tables::PEER_MARKS).map_err(load)?,
             paused: read.open_table(tables::PAUSED).map_err(load)?,
             quarantine: read.open_table(tables::QUARANTINE).map_err(load)?,
+            cloud: read.open_table(tables::CLOUD).map_err(load)?,
             last_record: RefCell::new(None),
         })
     }

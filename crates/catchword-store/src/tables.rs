@@ -60,6 +60,8 @@ pub(crate) const PEER_MARKS: TableDefinition<'_, &[u8; 48], &[u8]> =
     TableDefinition::new("peer_marks-1");
 /// Book id, or the id of the library document → the fork because of which it is not exchanged.
 pub(crate) const PAUSED: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("paused-2");
+/// Document id → what an account's server has of it.
+pub(crate) const CLOUD: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("cloud-1");
 /// Fingerprint of a peer, book id or id of the library document → until when, how often, and why.
 pub(crate) const QUARANTINE: TableDefinition<'_, &[u8; 64], &[u8]> =
     TableDefinition::new("quarantine-2");

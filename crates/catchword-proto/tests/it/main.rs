@@ -1,6 +1,7 @@
 //! What must hold of the protocols, whatever arrives.
 
 #[cfg(test)]
+mod cloud;
 mod discovery;
 #[cfg(test)]
 mod pairing_attacks;

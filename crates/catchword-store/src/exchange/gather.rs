@@ -104,10 +104,21 @@ impl Store {
         vectors: &[(DocumentId, Vector)],
         signer: &dyn Signer,
     ) -> Result<Collected, CollectError> {
+        self.collect_within(peer, vectors, signer, None)
+    }
+
+    /// As [`collect_for`](Self::collect_for), cut at so many bytes of content.
+    pub(crate) fn collect_within(
+        &self,
+        peer: &Peer<'_>,
+        vectors: &[(DocumentId, Vector)],
+        signer: &dyn Signer,
+        bytes_max: Option<usize>,
+    ) -> Result<Collected, CollectError> {
         let mut inner = self.lock();
         inner.begin_collect(signer)?;
         let end = inner.end()?;
-        let mut budget = inner.exchange.piece_content_bytes;
+        let mut budget = bytes_max.unwrap_or(inner.exchange.piece_content_bytes);
         let collected = loop {
             let mut lacking = inner.lacking(peer, vectors, budget)?;
             let through = lacking.cut.unwrap_or(end);
