@@ -8,6 +8,8 @@ mod batches;
 #[cfg(test)]
 mod check;
 #[cfg(test)]
+mod cloud;
+#[cfg(test)]
 mod compact;
 #[cfg(test)]
 mod exchange;

@@ -1,0 +1,169 @@
+//! What a server has of each document, and what it lacks.
+
+use std::collections::BTreeMap;
+
+use catchword_model::edit::Edit;
+use catchword_model::exchange::DocumentName;
+use catchword_model::id::{DocumentId, Generation};
+use catchword_model::identity::Fingerprint;
+use catchword_store::{Class, CloudRow, Consignment, Origin, Stopped, Store, Unsent};
+
+use crate::exchange_support::{Device, device_options};
+use crate::support::{BOOK, MONDAY_MS, annotate, turn};
+
+const SERVER: Origin = Origin { peer: Fingerprint([200; 32]), generation: Generation([1; 16]) };
+/// More than any document here holds.
+const WHOLE: usize = 1 << 20;
+
+fn unsent(device: &Device) -> Vec<Unsent> {
+    device.towards(SERVER, |server| device.store.unsent_to_cloud(server).unwrap())
+}
+
+fn of_book(device: &Device) -> Option<Unsent> {
+    unsent(device).into_iter().find(|unsent| unsent.name == DocumentName::Book(BOOK))
+}
+
+fn take(device: &Device, document: DocumentId, bytes_max: usize) -> Consignment {
+    device.towards(SERVER, |server| {
+        device.store.collect_for_cloud(server, document, &device.key, bytes_max).unwrap()
+    })
+}
+
+/// Keeps that the server has taken this.
+fn acknowledge(device: &Device, document: DocumentId, sent: &Consignment) {
+    let mut row = device.store.cloud_row(document).unwrap();
+    row.extend(sent);
+    row.version += u64::try_from(sent.changes.len()).unwrap();
+    device.store.keep_cloud_rows(&BTreeMap::from([(document, row)])).unwrap();
+}
+
+fn read(device: &Device, ppm: u32) {
+    device.store.turn(BOOK, &turn(ppm), MONDAY_MS + 50).unwrap();
+    device.store.publish(BOOK).unwrap();
+}
+
+#[test]
+fn what_a_server_lacks_is_told_by_class_taken_in_order_and_gone_when_it_is_acknowledged() {
+    let phone = Device::with_book(1);
+    assert_eq!(of_book(&phone).unwrap().class, Class::Rest);
+    for n in 0..20 {
+        phone.write(&[annotate(n, 1_000)], n);
+    }
+    read(&phone, 200_000);
+    let told = of_book(&phone).unwrap();
+    assert_eq!((told.class, told.events), (Class::Positions, 1));
+
+    // In small portions, each of which another device can apply on top of the one before.
+    let tablet = Device::empty(2);
+    let (mut portions, mut changes) = (0, 0);
+    while let Some(left) = of_book(&phone) {
+        let part = take(&phone, BOOK.document(), 600);
+        assert!(!part.changes.is_empty() || !part.events.is_empty(), "{left:?}");
+        acknowledge(&phone, BOOK.document(), &part);
+        (portions, changes) = (portions + 1, changes + part.changes.len());
+        let applied = tablet.towards(SERVER, |server| {
+            let brought = [(DocumentName::Book(BOOK), part)];
+            tablet.store.apply_from_cloud(server, brought, None).unwrap()
+        });
+        assert_eq!((applied.parked, applied.refused.len()), (0, 0), "{applied:?}");
+    }
+    assert!(3 < portions, "{portions} portions");
+    assert_eq!(changes, usize::try_from(told.changes).unwrap(), "each once");
+    assert_eq!(phone.heads(BOOK.document()), tablet.heads(BOOK.document()));
+    assert_eq!(phone.store.positions(BOOK).unwrap(), tablet.store.positions(BOOK).unwrap());
+
+    phone.write(&[annotate(99, 1)], 99);
+    assert_eq!(of_book(&phone).map(|it| (it.class, it.changes)), Some((Class::Rest, 1)));
+    read(&phone, 300_000);
+    assert_eq!(of_book(&phone).unwrap().class, Class::Positions);
+    // What the tablet was brought is not the server's until somebody says so.
+    assert!(of_book(&tablet).is_some());
+}
+
+#[test]
+fn a_document_that_was_stopped_or_removed_is_not_sent_and_another_account_has_nothing() {
+    let phone = Device::with_book(1);
+    phone.write(&[annotate(1, 1)], 1);
+    let everything = unsent(&phone).len();
+    assert_eq!(everything, 2, "the book, and the library");
+    let stopped = Stopped { reason: "it breaks a rule".to_owned(), since_ms: 7 };
+    let row = CloudRow { stopped: Some(stopped.clone()), ..CloudRow::default() };
+    phone.store.keep_cloud_rows(&BTreeMap::from([(BOOK.document(), row)])).unwrap();
+    assert_eq!(of_book(&phone), None);
+    assert_eq!(phone.store.stopped_in_cloud().unwrap(), [(BOOK.document(), stopped)]);
+    assert_eq!(unsent(&phone).len(), everything - 1);
+
+    phone.store.forget_cloud().unwrap();
+    assert_eq!(unsent(&phone).len(), everything);
+    phone.store.remove(BOOK, MONDAY_MS).unwrap();
+    assert_eq!(of_book(&phone), None);
+}
+
+#[test]
+fn what_a_server_has_is_known_after_a_restart() {
+    let phone = Device::with_book(1);
+    phone.write(&[annotate(1, 1), annotate(2, 2)], 1);
+    read(&phone, 5);
+    let part = take(&phone, BOOK.document(), WHOLE);
+    acknowledge(&phone, BOOK.document(), &part);
+    let row = phone.store.cloud_row(BOOK.document()).unwrap();
+    assert_eq!(row.max_op, part.changes.iter().map(|it| it.max_op()).max().unwrap());
+    let Device { store, folder, .. } = phone;
+    let folder = folder.unwrap();
+    drop(store);
+    let store = Store::open(folder.path(), &device_options(1)).unwrap();
+    assert_eq!(store.cloud_row(BOOK.document()).unwrap(), row);
+    let phone = Device { store, folder: Some(folder), ..Device::empty(1) };
+    assert_eq!(of_book(&phone), None);
+}
+
+#[test]
+fn a_library_of_a_release_without_servers_gets_the_tables_it_lacks() {
+    let phone = Device::with_book(1);
+    phone.write(&[annotate(1, 1)], 1);
+    let heads = phone.heads(BOOK.document());
+    let Device { store, folder, .. } = phone;
+    let folder = folder.unwrap();
+    drop(store);
+    {
+        let library = redb::Database::open(folder.path().join("library")).unwrap();
+        let write = library.begin_write().unwrap();
+        for name in ["cloud-1", "parked-2", "paused-2", "quarantine-2"] {
+            let table: redb::TableDefinition<'_, &[u8], &[u8]> = redb::TableDefinition::new(name);
+            assert!(write.delete_table(table).unwrap(), "{name}");
+        }
+        let former: redb::TableDefinition<'_, &[u8; 32], &[u8]> =
+            redb::TableDefinition::new("paused-1");
+        write.open_table(former).unwrap().insert(&[1; 32], [2].as_slice()).unwrap();
+        write.commit().unwrap();
+    }
+    let store = Store::open(folder.path(), &device_options(1)).unwrap();
+    assert_eq!(store.heads(BOOK.document()).unwrap().unwrap(), heads);
+    assert_eq!(store.pauses().unwrap(), []);
+    store.append(BOOK.document(), &[annotate(2, 2)], MONDAY_MS + 2).unwrap();
+    drop(store);
+    let library = redb::Database::open(folder.path().join("library")).unwrap();
+    let read = redb::ReadableDatabase::begin_read(&library).unwrap();
+    let tables = read.list_tables().unwrap();
+    let names: Vec<String> =
+        tables.map(|table| redb::TableHandle::name(&table).to_owned()).collect();
+    assert!(!names.contains(&"paused-1".to_owned()), "{names:?}");
+}
+
+#[test]
+fn what_others_wrote_is_handed_on_with_their_statements() {
+    let (phone, tablet) = (Device::with_book(1), Device::with_book(2));
+    tablet.write(&[Edit::AddTag { tag: "from the tablet".to_owned() }], 1);
+    let given = tablet.collect(&phone, 0);
+    phone.apply(&tablet, &given.piece, Some(given.bounds));
+    let part = take(&phone, BOOK.document(), WHOLE);
+    let signers = part.statements.iter().map(|statement| statement.device());
+    let signers: std::collections::BTreeSet<_> = signers.collect();
+    assert_eq!(signers.len(), 2);
+    let reader = Device::empty(3);
+    reader.towards(SERVER, |server| {
+        let brought = [(DocumentName::Book(BOOK), part)];
+        reader.store.apply_from_cloud(server, brought, None).unwrap()
+    });
+    assert_eq!(reader.heads(BOOK.document()), phone.heads(BOOK.document()));
+}
