@@ -41,7 +41,7 @@ pub(crate) use common::item_of;
 pub use common::{Item, Span, Spot};
 pub use gather::{CollectError, Collected};
 pub use parked::Waiting;
-pub use peers::{EXCLUSIONS_MAX, Exclusions, Heard, Local, Pause, Quarantine};
+pub use peers::{EXCLUSIONS_MAX, Exclusions, Heard, Local, Pause, Quarantine, Said};
 pub use standing::Standing;
 
 /// A statement is made for every change whose number is a multiple of this.

@@ -78,8 +78,8 @@ pub use exchange::{
     Ahead, Applied, ApplyError, Bounds, CollectError, Collected, Delivery, EXCLUSIONS_MAX,
     Equivocation, ExchangeOptions, Exclusions, Fate, Heard, Item, Local, Origin,
     PARKED_ALL_BYTES_MAX, PARKED_BYTES_MAX, PARKED_MAX, PIECE_CONTENT_BYTES, Pause, Peer,
-    Quarantine, STAMP_AHEAD_MS, STATEMENT_BYTES, STATEMENT_INTERVAL, Scope, Span, Spot, Standing,
-    Waiting,
+    Quarantine, STAMP_AHEAD_MS, STATEMENT_BYTES, STATEMENT_INTERVAL, Said, Scope, Span, Spot,
+    Standing, Waiting,
 };
 pub use files::{BookFileRecord, FileError, book_id};
 pub use log::SPAN_BYTES_MAX;

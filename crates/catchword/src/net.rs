@@ -6,6 +6,7 @@
 
 mod call;
 mod certificate;
+mod desk;
 mod discovery;
 mod keeping;
 mod ledger;

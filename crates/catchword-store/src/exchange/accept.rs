@@ -21,9 +21,9 @@ use crate::append::BATCH_CHANGES;
 use crate::doc::{ACTORS_MAX, Doc};
 use crate::error::{AppendError, LoadError, Rejection, corrupt, load};
 use crate::exchange::parked::{Lot, Parked};
-use crate::exchange::peers::{PeerRecord, encode_pause};
+use crate::exchange::peers::encode_pause;
 use crate::exchange::pool::{Body, Candidate, Chain, ChainId, Hash, Pool, State};
-use crate::exchange::{Origin, Pause, Peer, Subject};
+use crate::exchange::{Origin, Pause, Peer, Said, Subject};
 use crate::log::read_foreign;
 use crate::open::LIBRARY_NUMBER;
 use crate::statements::{self, Kept, OF_CHANGES, OF_EVENTS};
@@ -39,6 +39,8 @@ pub struct Delivery<'a> {
     pub piece: &'a [u8],
     /// What it holds all of, if it was cut by marks for this generation.
     pub bounds: Option<Bounds>,
+    /// What else the peer said. It is kept in the same transaction.
+    pub said: Option<&'a Said>,
 }
 
 /// The bounds of a piece in the sender's own order.
@@ -148,7 +150,7 @@ impl Store {
         let mut inner = self.lock();
         inner.writable().map_err(ApplyError::Library)?;
         inner.drain()?;
-        let applied = inner.apply_piece(peer, piece, delivery.bounds);
+        let applied = inner.apply_piece(peer, piece, delivery);
         Ok(inner.or_roll_back(applied)?)
     }
 }
@@ -158,8 +160,11 @@ impl Inner {
         &mut self,
         peer: &Peer<'_>,
         piece: Piece,
-        bounds: Option<Bounds>,
+        delivery: Delivery<'_>,
     ) -> Result<Applied, AppendError> {
+        if let Some(said) = delivery.said {
+            self.stage_said(peer.origin, said)?;
+        }
         let mut applied = Applied { before: self.end()?, ..Applied::default() };
         let mut budget = Budget { changes: CHANGES_MAX, bytes: CONTENT_BYTES_MAX };
         let mut outside = Vec::new();
@@ -182,7 +187,7 @@ impl Inner {
                 staged = 0;
             }
         }
-        applied.mark = self.move_mark(peer.origin, bounds)?;
+        applied.mark = self.move_mark(peer.origin, delivery.bounds)?;
         self.note_outside(peer.origin, outside)?;
         self.drain()?;
         applied.end = self.end()?;
@@ -191,8 +196,7 @@ impl Inner {
 
     /// Stages the mark of a peer, and returns it.
     fn move_mark(&mut self, origin: Origin, bounds: Option<Bounds>) -> Result<u64, LoadError> {
-        let (stage, disk) = self.parts()?;
-        let mut record = disk.peer_record(origin)?;
+        let mut record = self.peer_record(origin)?;
         let Some(bounds) = bounds else { return Ok(record.mark) };
         let before = record.mark;
         if bounds.end < record.mark {
@@ -202,7 +206,7 @@ impl Inner {
             record.mark = record.mark.max(bounds.through);
         }
         if record.mark != before {
-            stage.exchange.marks.insert(origin, record.encode());
+            self.stage.exchange.marks.insert(origin, record.encode());
         }
         Ok(record.mark)
     }
@@ -213,11 +217,8 @@ impl Inner {
         origin: Origin,
         documents: impl IntoIterator<Item = DocumentId>,
     ) -> Result<(), LoadError> {
+        let mut record = self.peer_record(origin)?;
         let (stage, disk) = self.parts()?;
-        let mut record = match stage.exchange.marks.get(&origin) {
-            Some(bytes) => PeerRecord::decode(bytes)?,
-            None => disk.peer_record(origin)?,
-        };
         let mut changed = false;
         for document in documents {
             // What is here is excluded anyway.

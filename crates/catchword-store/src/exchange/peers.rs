@@ -60,6 +60,15 @@ pub struct Heard {
     pub agreed: bool,
 }
 
+/// What a peer says beside a piece.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Said {
+    /// Of this device.
+    pub heard: Heard,
+    /// What it excludes, if it says that.
+    pub exclusions: Option<Exclusions>,
+}
+
 /// What is not exchanged with a peer, by MACs, ascending.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Exclusions {
@@ -299,42 +308,17 @@ impl Store {
         exclusions(disk, peer)
     }
 
-    /// Keeps what a peer said: of this device, and what it excludes, if it said that. Of its exclusions
-    /// at most [`EXCLUSIONS_MAX`] are kept. Its generation becomes the one that is known of it.
+    /// Keeps what a peer said. Of its exclusions at most [`EXCLUSIONS_MAX`] are kept. Its generation
+    /// becomes the one that is known of it.
     ///
     /// # Errors
     ///
     /// [`AppendError`]; what was kept before stays.
-    pub fn hear(
-        &self,
-        origin: Origin,
-        heard: Heard,
-        exclusions: Option<Exclusions>,
-    ) -> Result<(), AppendError> {
+    pub fn hear(&self, origin: Origin, said: &Said) -> Result<(), AppendError> {
         let mut inner = self.lock();
         inner.writable()?;
         inner.drain()?;
-        let heard_of = Some(inner.identity.generation);
-        let (stage, disk) = inner.parts()?;
-        let before = disk.peer_record(origin)?;
-        let mut record = PeerRecord { heard, heard_of, ..before.clone() };
-        if let Some(mut exclusions) = exclusions {
-            let count = exclusions.macs.len();
-            if EXCLUSIONS_MAX < count {
-                let (value, max) = (count as u64, EXCLUSIONS_MAX as u64);
-                return Err(AppendError::OutOfRange { what: "exclusions", value, max });
-            }
-            exclusions.macs.sort_unstable();
-            exclusions.macs.dedup();
-            record.exclusions = exclusions;
-        }
-        if record != before {
-            stage.exchange.marks.insert(origin, record.encode());
-        }
-        if disk.peer_generation(origin.peer)? != Some(origin.generation) {
-            let last = Origin { generation: NO_GENERATION, ..origin };
-            stage.exchange.marks.insert(last, origin.generation.0.to_vec());
-        }
+        inner.stage_said(origin, said)?;
         inner.drain()
     }
 
@@ -415,6 +399,41 @@ impl Store {
 }
 
 impl Inner {
+    /// Returns what is kept of a peer, or will be with the next transaction.
+    pub(super) fn peer_record(&mut self, origin: Origin) -> Result<PeerRecord, LoadError> {
+        let (stage, disk) = self.parts()?;
+        match stage.exchange.marks.get(&origin) {
+            Some(bytes) => PeerRecord::decode(bytes),
+            None => disk.peer_record(origin),
+        }
+    }
+
+    /// Stages what a peer said.
+    pub(super) fn stage_said(&mut self, origin: Origin, said: &Said) -> Result<(), AppendError> {
+        let heard_of = Some(self.identity.generation);
+        let before = self.peer_record(origin)?;
+        let mut record = PeerRecord { heard: said.heard, heard_of, ..before.clone() };
+        if let Some(exclusions) = &said.exclusions {
+            let count = exclusions.macs.len();
+            if EXCLUSIONS_MAX < count {
+                let (value, max) = (count as u64, EXCLUSIONS_MAX as u64);
+                return Err(AppendError::OutOfRange { what: "exclusions", value, max });
+            }
+            record.exclusions.macs.clone_from(&exclusions.macs);
+            record.exclusions.macs.sort_unstable();
+            record.exclusions.macs.dedup();
+        }
+        let (stage, disk) = self.parts()?;
+        if record != before {
+            stage.exchange.marks.insert(origin, record.encode());
+        }
+        if disk.peer_generation(origin.peer)? != Some(origin.generation) {
+            let last = Origin { generation: NO_GENERATION, ..origin };
+            stage.exchange.marks.insert(last, origin.generation.0.to_vec());
+        }
+        Ok(())
+    }
+
     pub(crate) fn local(&mut self, peer: &Peer<'_>) -> Result<Local, AppendError> {
         let end = self.end()?;
         let fingerprint = self.common_sum(peer)?;

@@ -236,7 +236,8 @@ impl Wanted {
         Ok(())
     }
 
-    /// Returns the parcel: blocks of the log as they lie there, the rest packed anew.
+    /// Returns the parcel. Blocks of the log are packed anew: they are small, so that redb can keep
+    /// them, and what is alike in many of them would be sent with each.
     pub(super) fn emit(
         &self,
         inner: &mut Inner,
@@ -276,21 +277,15 @@ impl Wanted {
         packer: &mut Packer,
         parcel: &mut Parcel,
     ) -> Result<(), LoadError> {
-        let mut loose = Vec::new();
+        let mut wanted = Vec::new();
         let mut seq = first;
         while seq <= last {
             let (begin, count, log, record) = self.record(disk, writer, seq)?;
-            let end = begin + count - 1;
-            if 1 < count && first <= begin && end <= last {
-                parcel.runs.extend(packer.pack_all(&std::mem::take(&mut loose))?);
-                parcel.runs.push(record);
-            } else {
-                let changes = read_record(log, &record)?.into_iter().map(|(_, change)| change);
-                loose.extend(changes.filter(|change| (first..=last).contains(&change.seq)));
-            }
-            seq = end + 1;
+            let changes = read_record(log, &record)?.into_iter().map(|(_, change)| change);
+            wanted.extend(changes.filter(|change| (first..=last).contains(&change.seq)));
+            seq = begin + count;
         }
-        parcel.runs.extend(packer.pack_all(&loose)?);
+        parcel.runs.extend(packer.pack_all(&wanted)?);
         Ok(())
     }
 

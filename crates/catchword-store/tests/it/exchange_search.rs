@@ -186,8 +186,11 @@ fn a_power_cut_at_any_flush_of_a_piece_loses_nothing_and_repeats_nothing() {
         let b = Device::on(2, &disk);
         let piece = a.collect(&b, 0);
         disk.cut_after(flushes);
-        let delivery =
-            catchword_store::Delivery { piece: &piece.piece, bounds: Some(piece.bounds) };
+        let delivery = catchword_store::Delivery {
+            piece: &piece.piece,
+            bounds: Some(piece.bounds),
+            said: None,
+        };
         let applied = b.towards(a.origin(), |peer| b.store.apply(peer, delivery));
         let cut = disk.is_cut();
         std::mem::forget(b.store);

@@ -103,7 +103,7 @@ impl Device {
 
     pub(crate) fn apply(&self, from: &Self, piece: &[u8], bounds: Option<Bounds>) -> Applied {
         self.towards(from.origin(), |peer| {
-            self.store.apply(peer, Delivery { piece, bounds }).unwrap()
+            self.store.apply(peer, Delivery { piece, bounds, said: None }).unwrap()
         })
     }
 

@@ -15,22 +15,30 @@ use catchword_proto::session::{
 };
 use catchword_proto::trust::{PeerRecord, PeerScope};
 use catchword_store::{
-    AppendError, ApplyError, CollectError, Delivery, Exclusions, LoadError, Origin, Peer, Scope,
-    Store,
+    AppendError, ApplyError, CollectError, Delivery, Exclusions, LoadError, Origin, Peer, Said,
+    Scope, Store,
 };
+
+use tokio::sync::oneshot;
 
 use crate::error::EditError;
 use crate::event::Event;
 use crate::keys::{DEVICE_KEY, DeviceKey};
 use crate::library::{Core, Library};
+use crate::net::desk::Desk;
 use crate::net::status::Met;
 
 /// A generation that nobody has: for a peer that was never met.
 const NOBODY: Generation = Generation([0; 16]);
 
-/// Up to which local sequence each peer was answered since this process started. It says in its next
-/// message how far it came, and until then nothing is sent twice.
-pub(crate) type Answered = Arc<Mutex<BTreeMap<Origin, u64>>>;
+/// What all ledgers of a node share.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Answered {
+    /// Up to which local sequence each peer was answered since this process started. It says in its
+    /// next message how far it came, and until then nothing is sent twice.
+    through: Arc<Mutex<BTreeMap<Origin, u64>>>,
+    desk: Arc<Desk>,
+}
 
 /// The store, towards one peer.
 pub(crate) struct Ledger {
@@ -40,8 +48,19 @@ pub(crate) struct Ledger {
     key: MacKey,
     scope: Scope,
     answered: Answered,
+    /// What will be asked for next, made while the peer is at work on what it has.
+    next: Mutex<Option<Next>>,
     /// Books that have something new since this was made.
     changed: Mutex<BTreeSet<BookId>>,
+}
+
+/// A piece that was made before it is asked for.
+struct Next {
+    origin: Origin,
+    after: u64,
+    /// What either side excluded when it was made.
+    excluded: [[u8; 8]; 2],
+    found: catchword_store::Collected,
 }
 
 impl std::fmt::Debug for Ledger {
@@ -78,7 +97,8 @@ impl Ledger {
             peer: record.fingerprint,
             key: MacKey::derive(secret, &[b"catchword/disc/v1"]),
             scope: scope(library, &record.scope),
-            answered: Arc::clone(answered),
+            answered: answered.clone(),
+            next: Mutex::default(),
             changed: Mutex::default(),
         }
     }
@@ -94,12 +114,23 @@ impl Ledger {
     }
 
     /// Keeps how a comparison ended.
-    pub(crate) fn compared(&self, generation: Generation, equal: bool) {
+    pub(crate) async fn compared(self: &Arc<Self>, generation: Generation, equal: bool) {
+        let (sender, receiver) = oneshot::channel();
+        let ledger = Arc::clone(self);
+        self.answered.desk.put(move || {
+            ledger.keep_comparison(generation, equal);
+            let _gone = sender.send(());
+        });
+        // What could not be kept is compared again.
+        let _kept = receiver.await;
+    }
+
+    fn keep_comparison(&self, generation: Generation, equal: bool) {
         // What could not be kept is compared again.
         let _kept = self.towards(Some(generation), |peer| -> Result<(), Unable> {
             let heard = self.store().local(peer)?.heard;
             let heard = catchword_store::Heard { agreed: equal, ..heard };
-            self.store().hear(peer.origin, heard, None)?;
+            self.store().hear(peer.origin, &Said { heard, exclusions: None })?;
             if equal {
                 self.store().drop_parked(self.peer)?;
             }
@@ -132,12 +163,30 @@ impl Ledger {
     }
 
     fn answered(&self) -> std::sync::MutexGuard<'_, BTreeMap<Origin, u64>> {
-        self.answered.lock().unwrap_or_else(PoisonError::into_inner)
+        self.answered.through.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Answers a question about a generation of the peer; `None`: the one it was met in last.
-    pub(crate) fn answer(&self, generation: Option<Generation>, question: Question) -> Answer {
-        self.try_answer(generation, question).unwrap_or(Answer::Failed)
+    pub(crate) async fn answer(
+        self: &Arc<Self>,
+        generation: Option<Generation>,
+        question: Question,
+    ) -> Answer {
+        let (sender, receiver) = oneshot::channel();
+        let ledger = Arc::clone(self);
+        self.answered.desk.put(move || {
+            let answer = ledger.try_answer(generation, question).unwrap_or(Answer::Failed);
+            let mut next = None;
+            if let Answer::Collected(Collected { peer: Some(peer), bounds, .. }) = &answer {
+                next = bounds.more().then_some((*peer, bounds.through));
+            }
+            let _gone = sender.send(answer);
+            // While the other side makes this piece durable, the next one is made here.
+            if let Some((peer, through)) = next {
+                ledger.prepare(peer, through);
+            }
+        });
+        receiver.await.unwrap_or(Answer::Failed)
     }
 
     fn try_answer(
@@ -225,7 +274,8 @@ impl Ledger {
         after: Option<u64>,
     ) -> Result<Collected, Unable> {
         self.core().publish_all();
-        let heard = self.store().local(peer)?.heard;
+        let now = self.store().local(peer)?;
+        let heard = now.heard;
         let excluded = self.store().exclusions(peer)?;
         let held = excluded.digest() == heard.holds;
         let list = excluded.macs.into_iter().map(Exclusion).collect();
@@ -236,7 +286,15 @@ impl Ledger {
         }
         let answered = self.answered().get(&peer.origin).copied();
         let after = after.or(answered).unwrap_or(heard.given);
-        let found = self.store().collect(peer, after, &self.signer()?)?;
+        let prepared = self.next.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let prepared = prepared.filter(|next| {
+            let made_for = (next.origin, next.after, next.excluded, next.found.bounds.end);
+            made_for == (peer.origin, after, [now.exclusions, now.held], now.end)
+        });
+        let found = match prepared {
+            Some(next) => next.found,
+            None => self.store().collect(peer, after, &self.signer()?)?,
+        };
         let local = self.local(peer)?;
         // What was made meanwhile is for the next sync: the summary then covers more than is sent.
         let catchword_store::Bounds { from, through, end } = found.bounds;
@@ -248,10 +306,21 @@ impl Ledger {
         Ok(Collected { peer: generation, local, list, bounds, piece })
     }
 
+    /// Makes the piece that is asked for next, if everything goes on as it is.
+    fn prepare(&self, generation: Generation, after: u64) {
+        let made = self.towards(Some(generation), |peer| {
+            let now = self.store().local(peer)?;
+            let found = self.store().collect(peer, after, &self.signer()?)?;
+            Ok(Next { origin: peer.origin, after, excluded: [now.exclusions, now.held], found })
+        });
+        // What fails now is tried again when it is asked for.
+        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = made.ok();
+    }
+
     fn apply(&self, peer: &Peer<'_>, apply: Apply) -> Result<Applied, Unable> {
         let own = self.store().local(peer)?;
         let for_us = apply.heard.as_ref().is_none_or(|heard| heard.built_for == own.generation);
-        if let Some(heard) = apply.heard {
+        let said = apply.heard.map(|heard| {
             let macs = |list: Vec<Exclusion>| list.into_iter().map(|mac| mac.0).collect();
             let exclusions = heard.list.map(|list| Exclusions { macs: macs(list) });
             let mut said = own.heard;
@@ -262,11 +331,12 @@ impl Ledger {
             if heard.mark.is_some() {
                 self.answered().remove(&peer.origin);
             }
-            self.store().hear(peer.origin, said, exclusions)?;
-            if heard.agreed {
-                self.store().drop_parked(self.peer)?;
-            }
+            (Said { heard: said, exclusions }, heard.agreed)
+        });
+        if said.as_ref().is_some_and(|(_, agreed)| *agreed) {
+            self.store().drop_parked(self.peer)?;
         }
+        let said = said.as_ref().map(|(said, _)| said);
         let bounds = apply.bounds.filter(|_| for_us);
         let bounds = bounds.map(|Bounds { from, through, end }| catchword_store::Bounds {
             from,
@@ -277,11 +347,14 @@ impl Ledger {
         let moves =
             |bounds: catchword_store::Bounds| own.mark < bounds.through || bounds.end < own.mark;
         if apply.piece.is_empty() && !bounds.is_some_and(moves) {
+            if let Some(said) = said {
+                self.store().hear(peer.origin, said)?;
+            }
             let local = self.local(peer)?;
             let after = local.end;
             return Ok(Applied { local, before, after, received: 0, added: 0, refused: 0 });
         }
-        let applied = self.deliver(peer, &apply.piece, bounds)?;
+        let applied = self.deliver(peer, &apply.piece, bounds, said)?;
         self.tell(&applied.documents);
         let local = self.local(peer)?;
         let received = applied.fates.len() as u64 + applied.refused.len() as u64;
@@ -300,10 +373,11 @@ impl Ledger {
         peer: &Peer<'_>,
         piece: &[u8],
         bounds: Option<catchword_store::Bounds>,
+        said: Option<&Said>,
     ) -> Result<catchword_store::Applied, Unable> {
         let empty = catchword_model::exchange::Piece::default().encode();
         let piece = if piece.is_empty() { &empty } else { piece };
-        Ok(self.store().apply(peer, Delivery { piece, bounds })?)
+        Ok(self.store().apply(peer, Delivery { piece, bounds, said })?)
     }
 
     /// Tells whoever watches the library what has something new.

@@ -10,7 +10,7 @@ use catchword_model::identity::Fingerprint;
 use catchword_proto::request::{Channel, SigningClock, Status};
 use catchword_proto::session::requester::{self, Ending, Requester};
 use catchword_proto::session::responder::{self, Responder};
-use catchword_proto::session::{Answer, Event, Path, Question, Spot, Transmit};
+use catchword_proto::session::{Event, Path, Spot, Transmit};
 
 use crate::net::call::{Ask, CallError, Incoming};
 use crate::net::ledger::Ledger;
@@ -76,15 +76,10 @@ pub(crate) async fn request(
         if let Some(event) = machine.poll_event() {
             match event {
                 Event::Ask { peer, question } => {
-                    let answer = answer(ledger, peer, question).await;
+                    let answer = ledger.answer(peer, question).await;
                     machine.handle_input(requester::Input::Answer(answer), Instant::now());
                 }
-                Event::Compared { peer, equal } => {
-                    let ledger = Arc::clone(ledger);
-                    // What could not be kept is compared again.
-                    let _kept =
-                        tokio::task::spawn_blocking(move || ledger.compared(peer, equal)).await;
-                }
+                Event::Compared { peer, equal } => ledger.compared(peer, equal).await,
                 Event::Sent { peer, through } => ledger.sent(peer, through),
                 Event::Forked(spot) => report.forks.push(spot),
                 Event::Ended { ending, report: done } => {
@@ -140,7 +135,7 @@ pub(crate) async fn respond(
         if let Some(event) = machine.poll_event() {
             match event {
                 Event::Ask { peer, question } => {
-                    let answer = answer(ledger, peer, question).await;
+                    let answer = ledger.answer(peer, question).await;
                     machine.handle_input(responder::Input::Answer(answer), Instant::now());
                 }
                 Event::Sent { peer, through } => ledger.sent(peer, through),
@@ -158,15 +153,4 @@ pub(crate) async fn respond(
             _ => incoming.respond(channel, Status::INTERNAL, b"").await.map(|_| ()),
         };
     }
-}
-
-/// Asks the store, on a thread that may wait for the disk.
-async fn answer(
-    ledger: &Arc<Ledger>,
-    peer: Option<catchword_model::id::Generation>,
-    question: Question,
-) -> Answer {
-    let ledger = Arc::clone(ledger);
-    let answered = tokio::task::spawn_blocking(move || ledger.answer(peer, question)).await;
-    answered.unwrap_or(Answer::Failed)
 }
