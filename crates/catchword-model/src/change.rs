@@ -11,6 +11,7 @@
 pub(crate) mod columns;
 pub mod past;
 pub mod read;
+mod texts;
 
 use crate::id::{ActorId, Author, ChangeHash, sha256};
 
@@ -18,6 +19,8 @@ use columns::{
     write_booleans, write_deltas, write_len, write_prefixed, write_runs, write_signed,
     write_unsigned,
 };
+
+pub use texts::texts;
 
 pub(crate) const MAGIC: [u8; 4] = [0x85, 0x6F, 0x4A, 0x83];
 pub(crate) const CHUNK_CHANGE: u8 = 1;

@@ -6,15 +6,19 @@
 //!           length of the numbers: for each change its local sequence and its stamp as differences,
 //!               the gap in the operation counters, how many dependencies, how long the rest is
 //!           dependencies other than the change before
-//!           the rest of each change: what follows the stamp
+//!           length of the keys: the texts of the keys of each change
+//!           length of the rests: of each change what follows the stamp, without keys and values
+//!           the values of each change
 //!           hash of the last change
 //! ```
 //!
 //! A block keeps what cannot be computed. The dependency on the change before is left out, and so is
 //! every hash but the last: rebuilding a change computes its hash, the next change names it, and the
-//! last hash proves them all.
+//! last hash proves them all. Keys and values stand apart, since each are alike among themselves.
+//!
+//! A block of the first form has the rest of each change in one piece, in place of the three parts.
 
-use catchword_model::change::{Change, chunk_of};
+use catchword_model::change::{Change, chunk_of, texts};
 use catchword_model::id::{ActorId, ChangeHash};
 
 use crate::bytes::{Reader, Writer};
@@ -54,7 +58,9 @@ pub(crate) struct Cut {
 pub(crate) struct Run {
     numbers: Vec<u8>,
     hashes: Vec<u8>,
+    keys: Vec<u8>,
     rests: Vec<u8>,
+    values: Vec<u8>,
     units: Vec<Unit>,
     first: Option<First>,
     last: Option<Last>,
@@ -81,13 +87,15 @@ struct Unit {
     changes: usize,
     numbers: usize,
     hashes: usize,
+    keys: usize,
     rests: usize,
+    values: usize,
     last: ChangeHash,
 }
 
 impl Unit {
     fn bytes(&self) -> usize {
-        self.numbers + self.hashes + self.rests
+        self.numbers + self.hashes + self.keys + self.rests + self.values
     }
 }
 
@@ -108,10 +116,21 @@ impl Run {
         for (sequence, change) in unit {
             self.add_change(*sequence, change);
         }
+        self.end_unit(unit.len());
+    }
+
+    fn end_unit(&mut self, added: usize) {
         let Some(last) = self.last else { return };
-        let changes = self.units.last().map_or(0, |unit| unit.changes) + unit.len();
-        let (numbers, hashes, rests) = (self.numbers.len(), self.hashes.len(), self.rests.len());
-        self.units.push(Unit { changes, numbers, hashes, rests, last: last.hash });
+        let changes = self.units.last().map_or(0, |unit| unit.changes) + added;
+        self.units.push(Unit {
+            changes,
+            numbers: self.numbers.len(),
+            hashes: self.hashes.len(),
+            keys: self.keys.len(),
+            rests: self.rests.len(),
+            values: self.values.len(),
+            last: last.hash,
+        });
     }
 
     fn add_change(&mut self, sequence: u64, change: &Change) {
@@ -126,16 +145,20 @@ impl Run {
         };
         let others = || change.dependencies.iter().filter(move |hash| Some(**hash) != before);
         let count = others().count();
-        let rest = rest(change);
+        let [before_keys, keys, between, values, behind] = parts(rest(change));
         let mut out = Writer(std::mem::take(&mut self.numbers));
         out.number(sequence.saturating_sub(last_sequence));
         out.number(zigzag(change.time.wrapping_sub(last_time)));
         out.number(change.start_op.saturating_sub(last_op + 1));
         out.number((count as u64) << 1 | u64::from(count < change.dependencies.len()));
-        out.len(rest.len());
+        out.len(before_keys.len() + between.len() + behind.len());
         self.numbers = out.0;
         others().for_each(|hash| self.hashes.extend_from_slice(&hash.0));
-        self.rests.extend_from_slice(rest);
+        self.keys.extend_from_slice(keys);
+        for part in [before_keys, between, behind] {
+            self.rests.extend_from_slice(part);
+        }
+        self.values.extend_from_slice(values);
         let (time, max_op, hash) = (change.time, change.max_op(), change.hash());
         self.last = Some(Last { sequence, time, max_op, hash });
     }
@@ -147,7 +170,9 @@ impl Run {
         out.len(unit.changes).fixed(&first.actor.0).number(first.seq).number(first.start_op);
         out.prefixed(self.numbers.get(..unit.numbers)?);
         out.fixed(self.hashes.get(..unit.hashes)?);
-        out.fixed(self.rests.get(..unit.rests)?);
+        out.prefixed(self.keys.get(..unit.keys)?);
+        out.prefixed(self.rests.get(..unit.rests)?);
+        out.fixed(self.values.get(..unit.values)?);
         out.fixed(&unit.last.0);
         Some(out.0)
     }
@@ -231,7 +256,8 @@ impl Packer {
             let mut run = Run::default();
             let mut taken = 0;
             for change in left {
-                run.add(&[(0, change.clone())]);
+                run.add_change(0, change);
+                run.end_unit(1);
                 let bytes = run.units.last().map_or(0, Unit::bytes);
                 if 0 < taken && BLOCK_CONTENT_BYTES_MAX - FRAME_BYTES_MAX < bytes {
                     break;
@@ -262,6 +288,36 @@ fn rest(change: &Change) -> &[u8] {
     let head =
         body_head(&change.dependencies, change.actor, change.seq, change.start_op, change.time);
     change.body().get(head.len()..).unwrap_or_default()
+}
+
+/// Cuts keys and values out of what follows the stamp.
+fn parts(rest: &[u8]) -> [&[u8]; 5] {
+    let [keys, values] = texts(rest);
+    let part = |from, to| rest.get(from..to).unwrap_or_default();
+    [
+        part(0, keys.start),
+        part(keys.start, keys.end),
+        part(keys.end, values.start),
+        part(values.start, values.end),
+        part(values.end, rest.len()),
+    ]
+}
+
+/// Puts keys and values back.
+fn join(
+    rest: &[u8],
+    keys: &mut Reader<'_>,
+    values: &mut Reader<'_>,
+    body: &mut Vec<u8>,
+) -> Result<(), LoadError> {
+    let [of_keys, of_values] = texts(rest);
+    let mut rest = Reader(rest);
+    body.extend_from_slice(rest.take(of_keys.start)?);
+    body.extend_from_slice(keys.take(of_keys.len())?);
+    body.extend_from_slice(rest.take(of_values.start - of_keys.end)?);
+    body.extend_from_slice(values.take(of_values.len())?);
+    body.extend_from_slice(rest.0);
+    Ok(())
 }
 
 fn body_head(
@@ -303,8 +359,17 @@ fn unzigzag(value: u64) -> i64 {
     (value >> 1).cast_signed() ^ -((value & 1).cast_signed())
 }
 
+/// In how many parts a block has its changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Each change in one: blocks that earlier releases wrote.
+    Whole,
+    /// Keys, values, and the rest.
+    Apart,
+}
+
 /// Reads a block: its changes with their local sequences, ascending.
-pub(crate) fn read_block(packed: &[u8]) -> Result<Vec<(u64, Change)>, LoadError> {
+pub(crate) fn read_block(form: Form, packed: &[u8]) -> Result<Vec<(u64, Change)>, LoadError> {
     let content = zstd::bulk::decompress(packed, BLOCK_CONTENT_BYTES_MAX)
         .map_err(|error| corrupt(format!("a block does not unpack: {error}")))?;
     let mut input = Reader(&content);
@@ -315,6 +380,11 @@ pub(crate) fn read_block(packed: &[u8]) -> Result<Vec<(u64, Change)>, LoadError>
     let lines = (0..count).map(|_| Line::read(&mut numbers)).collect::<Result<Vec<_>, _>>()?;
     let others: Vec<Vec<ChangeHash>> =
         lines.iter().map(|line| line.others(&mut input)).collect::<Result<_, _>>()?;
+    let mut keys = Reader(&[]);
+    let mut rests = Reader(&[]);
+    if form == Form::Apart {
+        (keys, rests) = (Reader(input.prefixed()?), Reader(input.prefixed()?));
+    }
     let (mut sequence, mut time, mut before) = (0_u64, 0_i64, None);
     let mut changes = Vec::with_capacity(count);
     for (line, mut dependencies) in lines.iter().zip(others) {
@@ -327,7 +397,10 @@ pub(crate) fn read_block(packed: &[u8]) -> Result<Vec<(u64, Change)>, LoadError>
             dependencies.sort_unstable();
         }
         let mut body = body_head(&dependencies, actor, seq, start_op, time);
-        body.extend_from_slice(input.take(line.rest)?);
+        match form {
+            Form::Whole => body.extend_from_slice(input.take(line.rest)?),
+            Form::Apart => join(rests.take(line.rest)?, &mut keys, &mut input, &mut body)?,
+        }
         let change = read_change(&chunk_of(&body))?;
         (before, start_op, seq) = (Some(change.hash()), change.max_op() + 1, seq + 1);
         changes.push((sequence, change));
@@ -336,7 +409,7 @@ pub(crate) fn read_block(packed: &[u8]) -> Result<Vec<(u64, Change)>, LoadError>
     if before != Some(proof) {
         return Err(corrupt("the changes of a block have other hashes than when it was written"));
     }
-    let whole = input.is_empty() && numbers.is_empty();
+    let whole = [input, numbers, keys, rests].iter().all(Reader::is_empty);
     if whole { Ok(changes) } else { Err(corrupt("a block has something after its end")) }
 }
 
@@ -515,10 +588,47 @@ mod tests {
             let at = at.index(packed.len());
             packed[at] ^= 1_u8 << bit;
             // A bit of the frame's header that means nothing may flip; what comes back is never wrong.
-            if let Ok(read) = read_block(&packed) {
+            if let Ok(read) = read_block(Form::Apart, &packed) {
                 prop_assert_eq!(read, changes);
             }
         }
+    }
+
+    #[test]
+    fn a_block_of_the_first_form_reads() {
+        let step = |n: i64| Step {
+            sequence: 2,
+            time: n,
+            gap: 1,
+            others: vec![[9; 32]],
+            texts: vec!["some text".to_owned()],
+            insert: false,
+        };
+        let changes = run_of(&[step(1), step(2), step(3)], 4);
+        let first = &changes[0].1;
+        let (mut numbers, mut others, mut rests) =
+            (Writer::default(), Writer::default(), Writer::default());
+        let (mut sequence, mut time, mut max_op, mut before) = (0, 0, first.start_op - 1, None);
+        for (at, change) in &changes {
+            let foreign = |hash: &&ChangeHash| Some(**hash) != before;
+            let count = change.dependencies.iter().filter(foreign).count();
+            numbers.number(at - sequence).number(zigzag(change.time - time));
+            numbers.number(change.start_op - max_op - 1);
+            numbers.number((count as u64) << 1 | u64::from(before.is_some()));
+            numbers.len(rest(change).len());
+            change.dependencies.iter().filter(foreign).for_each(|hash| _ = others.fixed(&hash.0));
+            rests.fixed(rest(change));
+            (sequence, time, max_op) = (*at, change.time, change.max_op());
+            before = Some(change.hash());
+        }
+        let mut content = Writer::default();
+        content.len(changes.len()).fixed(&WRITER.0).number(4).number(first.start_op);
+        content.prefixed(&numbers.0).fixed(&others.0).fixed(&rests.0);
+        content.fixed(&changes[2].1.hash().0);
+        let packed = zstd::bulk::compress(&content.0, 3).unwrap();
+
+        assert_eq!(read_block(Form::Whole, &packed).unwrap(), changes);
+        assert!(read_block(Form::Apart, &packed).is_err());
     }
 
     #[test]
@@ -574,7 +684,7 @@ mod tests {
         content[place] = b'c';
 
         let packed = zstd::bulk::compress(&content, ZSTD_LEVEL).unwrap();
-        let damage = read_block(&packed).unwrap_err().to_string();
+        let damage = read_block(Form::Apart, &packed).unwrap_err().to_string();
         assert!(damage.contains("other hashes"), "{damage}");
     }
 }

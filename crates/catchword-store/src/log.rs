@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! change   0, the change chunk
-//! block    1, see [`crate::block`]
+//! block    2, see [`crate::block`]; or 1, in the form that was written before
 //! ```
 //!
 //! # Invariants
@@ -19,7 +19,7 @@ use std::collections::btree_map::Entry;
 use catchword_model::change::Change;
 use catchword_model::change::read::read;
 
-use crate::block::{content_bytes, read_block, read_sequences};
+use crate::block::{Form, content_bytes, read_block, read_sequences};
 use crate::error::{LoadError, corrupt, load};
 use crate::snapshot::Snapshot;
 
@@ -27,7 +27,8 @@ use crate::snapshot::Snapshot;
 pub const SPAN_BYTES_MAX: usize = 1 << 20;
 
 const CHANGE: u8 = 0;
-const BLOCK: u8 = 1;
+const WHOLE_BLOCK: u8 = 1;
+const BLOCK: u8 = 2;
 
 /// Reads a change that this store wrote.
 pub(crate) fn read_change(bytes: &[u8]) -> Result<Change, LoadError> {
@@ -53,15 +54,25 @@ fn tagged(tag: u8, bytes: &[u8]) -> Vec<u8> {
 
 /// Returns whether a record is a block.
 pub(crate) fn is_block(record: &[u8]) -> bool {
-    record.first() == Some(&BLOCK)
+    record.first().is_some_and(|tag| form(*tag).is_some())
+}
+
+fn form(tag: u8) -> Option<Form> {
+    match tag {
+        BLOCK => Some(Form::Apart),
+        WHOLE_BLOCK => Some(Form::Whole),
+        _ => None,
+    }
 }
 
 /// Reads a record that stands under `key`: the changes in it with their local sequences, ascending.
 pub(crate) fn read_record(key: u64, record: &[u8]) -> Result<Vec<(u64, Change)>, LoadError> {
     let changes = match record.split_first() {
         Some((&CHANGE, bytes)) => vec![(key, read_change(bytes)?)],
-        Some((&BLOCK, packed)) => read_block(packed)?,
-        Some((tag, _)) => return Err(corrupt(format!("a record of type {tag} in the log"))),
+        Some((tag, packed)) => match form(*tag) {
+            Some(form) => read_block(form, packed)?,
+            None => return Err(corrupt(format!("a record of type {tag} in the log"))),
+        },
         None => return Err(corrupt("an empty record in the log")),
     };
     match changes.last() {
@@ -73,7 +84,7 @@ pub(crate) fn read_record(key: u64, record: &[u8]) -> Result<Vec<(u64, Change)>,
 /// Returns the local sequences in a record that stands under `key`, ascending.
 pub(crate) fn record_sequences(key: u64, record: &[u8]) -> Result<Vec<u64>, LoadError> {
     match record.split_first() {
-        Some((&BLOCK, packed)) => read_sequences(packed),
+        Some((tag, packed)) if form(*tag).is_some() => read_sequences(packed),
         _ => Ok(vec![key]),
     }
 }
@@ -81,19 +92,18 @@ pub(crate) fn record_sequences(key: u64, record: &[u8]) -> Result<Vec<u64>, Load
 /// Returns how much a record holds when it is unpacked, in bytes.
 pub(crate) fn record_content_bytes(record: &[u8]) -> usize {
     match record.split_first() {
-        Some((&BLOCK, packed)) => content_bytes(packed),
+        Some((tag, packed)) if form(*tag).is_some() => content_bytes(packed),
         _ => record.len(),
     }
 }
 
 /// Reads a record that a peer sent: the changes in it, which nobody vouches for yet.
 pub(crate) fn read_foreign(record: &[u8]) -> Result<Vec<Change>, LoadError> {
-    match record.split_first() {
-        Some((&CHANGE, bytes)) => Ok(vec![read_change(bytes)?]),
-        Some((&BLOCK, packed)) => {
-            Ok(read_block(packed)?.into_iter().map(|(_, change)| change).collect())
-        }
-        _ => Err(corrupt("a record of another type")),
+    let Some((tag, bytes)) = record.split_first() else { return Err(corrupt("an empty record")) };
+    match form(*tag) {
+        Some(form) => Ok(read_block(form, bytes)?.into_iter().map(|(_, change)| change).collect()),
+        None if *tag == CHANGE => Ok(vec![read_change(bytes)?]),
+        None => Err(corrupt("a record of another type")),
     }
 }
 

@@ -246,8 +246,8 @@ fn a_damaged_record_is_named_and_never_served_and_other_books_are_not_touched() 
                 let (key, value) = found.unwrap();
                 (key.value(), value.value().to_vec())
             });
-            // Singles begin with 0, blocks with 1. The first single is the genesis of the book.
-            let mut of_kind = records.filter(|(_, record)| record[0] == u8::from(in_block));
+            // Singles begin with 0, blocks with 2. The first single is the genesis of the book.
+            let mut of_kind = records.filter(|(_, record)| record[0] == 2 * u8::from(in_block));
             let (key, mut record) = of_kind.nth(usize::from(!in_block)).unwrap();
             drop(of_kind);
             let middle = record.len() / 2;
