@@ -2,12 +2,9 @@
 //!
 //! Absolute times differ between machines and from minute to minute. So contestants take turns in one
 //! run, and ratios are what counts; what can be counted (syncs, bytes, messages) is asserted in tests.
-//!
-//! # What is not here
-//!
-//! What more than one device is needed for.
 
 pub mod figure;
+pub mod network;
 pub mod peer;
 pub mod process;
 pub mod question;

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::Context as _;
+use automerge::sync::{State, SyncDoc as _};
 use automerge::transaction::Transactable as _;
 use automerge::{AutoCommit, ObjId, ROOT, ReadDoc as _};
 use catchword_model::annotation::{Annotation, Kind};
@@ -304,5 +305,31 @@ impl AutomergeRedb {
     pub fn apply(&mut self, change: &[u8]) -> anyhow::Result<()> {
         let change = automerge::Change::from_bytes(change.to_vec())?;
         Ok(self.document.apply_changes([change])?)
+    }
+}
+
+/// Syncs two documents by automerge's own protocol, and returns how many bytes the messages have.
+///
+/// # Errors
+///
+/// What automerge says.
+pub fn automerge_sync(one: &mut AutoCommit, other: &mut AutoCommit) -> anyhow::Result<usize> {
+    let (mut of_one, mut of_other) = (State::new(), State::new());
+    let mut bytes = 0;
+    loop {
+        let there = one.sync().generate_sync_message(&mut of_one);
+        let idle = there.is_none();
+        if let Some(message) = there {
+            bytes += message.clone().encode().len();
+            other.sync().receive_sync_message(&mut of_other, message)?;
+        }
+        let back = other.sync().generate_sync_message(&mut of_other);
+        if back.is_none() && idle {
+            return Ok(bytes);
+        }
+        if let Some(message) = back {
+            bytes += message.clone().encode().len();
+            one.sync().receive_sync_message(&mut of_one, message)?;
+        }
     }
 }

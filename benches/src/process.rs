@@ -18,11 +18,39 @@ pub const TASK: &str = "--task";
 ///
 /// If the process fails, or prints no JSON.
 pub fn task(name: &str, paths: &[&Path]) -> anyhow::Result<Value> {
+    start_task(name, paths)?.wait()
+}
+
+/// A task that runs while this process goes on.
+#[derive(Debug)]
+pub struct Running {
+    name: String,
+    child: Child,
+}
+
+impl Running {
+    /// Waits until it ends, and returns what it printed.
+    ///
+    /// # Errors
+    ///
+    /// As [`task`].
+    pub fn wait(self) -> anyhow::Result<Value> {
+        let output = self.child.wait_with_output()?;
+        anyhow::ensure!(output.status.success(), "task {} failed", self.name);
+        Ok(serde_json::from_slice(&output.stdout)?)
+    }
+}
+
+/// Starts a task in a process of its own.
+///
+/// # Errors
+///
+/// If it does not start.
+pub fn start_task(name: &str, paths: &[&Path]) -> anyhow::Result<Running> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg(TASK).arg(name).args(paths).stderr(Stdio::inherit());
-    let output = command.output().with_context(|| format!("task {name}"))?;
-    anyhow::ensure!(output.status.success(), "task {name} failed");
-    Ok(serde_json::from_slice(&output.stdout)?)
+    command.arg(TASK).arg(name).args(paths).stdout(Stdio::piped()).stderr(Stdio::inherit());
+    let child = command.spawn().with_context(|| format!("task {name}"))?;
+    Ok(Running { name: name.to_owned(), child })
 }
 
 /// Runs a task until it says that it is ready, then kills it as the operating system of a phone would.

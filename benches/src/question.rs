@@ -4,8 +4,11 @@ mod batch;
 mod book;
 mod chapter;
 mod disk;
+mod edits;
 mod event;
+mod first;
 mod highlight;
+mod idle;
 mod open;
 mod recent;
 mod remote;
@@ -29,8 +32,8 @@ pub struct Question {
     pub ask: fn(&Workspace) -> anyhow::Result<Vec<Figure>>,
 }
 
-/// Every question one device can answer.
-pub const QUESTIONS: [Question; 10] = [
+/// Every question.
+pub const QUESTIONS: [Question; 13] = [
     Question { name: "highlight", ask: highlight::one },
     Question { name: "ten", ask: highlight::ten },
     Question { name: "open", ask: open::ask },
@@ -40,13 +43,16 @@ pub const QUESTIONS: [Question; 10] = [
     Question { name: "remote", ask: remote::ask },
     Question { name: "batch", ask: batch::ask },
     Question { name: "event", ask: event::ask },
+    Question { name: "idle", ask: idle::ask },
+    Question { name: "edits", ask: edits::ask },
+    Question { name: "first", ask: first::ask },
     Question { name: "disk", ask: disk::ask },
 ];
 
 /// Work for a process of its own: paths in, one JSON value out.
 type Task = fn(&[PathBuf]) -> anyhow::Result<Value>;
 
-const TASKS: [(&str, Task); 18] = [
+const TASKS: [(&str, Task); 21] = [
     ("hold-library", open::hold_library),
     ("hold-redb", open::hold_redb),
     ("hold-sqlite", open::hold_sqlite),
@@ -64,6 +70,9 @@ const TASKS: [(&str, Task); 18] = [
     ("remote-automerge", remote::apply),
     ("batch-library", batch::receive),
     ("batch-sqlite", batch::insert),
+    ("edits-automerge", edits::automerge),
+    ("first-receive", first::receive),
+    ("first-automerge", first::automerge),
     ("compact-library", disk::compact),
 ];
 
