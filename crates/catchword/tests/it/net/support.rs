@@ -79,10 +79,7 @@ impl Device {
     }
 
     pub(crate) fn listening(seed: u8, at: Option<SocketAddr>) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let keys = FileKeyStore::new(folder.path().join("keys"));
-        keys.store(DEVICE_KEY, &Secret::new([seed; 32])).unwrap();
-        let identity = DeviceIdentity::load_or_make(&keys).unwrap();
+        let (_, identity) = identity_of(seed);
         let fingerprint = identity.fingerprint();
         let friends = Arc::new(Friends::default());
         let trust = Arc::clone(&friends) as Arc<dyn Trust>;
@@ -114,7 +111,7 @@ impl Device {
 
     /// Returns what this device shows.
     pub(crate) fn shown(&self) -> Shown {
-        Shown { chain: vec![certificate_of(self.seed)], key: key(self.seed) }
+        Shown { chain: vec![identity_of(self.seed).0], key: key(self.seed) }
     }
 
     /// Returns whether somebody was let in since the last call.
@@ -124,12 +121,13 @@ impl Device {
     }
 }
 
-fn certificate_of(seed: u8) -> CertificateDer<'static> {
+/// The certificate of a device, and what it listens with.
+fn identity_of(seed: u8) -> (CertificateDer<'static>, DeviceIdentity) {
     let folder = tempfile::tempdir().unwrap();
     let keys = FileKeyStore::new(folder.path().join("keys"));
     keys.store(DEVICE_KEY, &Secret::new([seed; 32])).unwrap();
-    DeviceIdentity::load_or_make(&keys).unwrap();
-    keys.load_certificate().unwrap().unwrap().into()
+    let identity = DeviceIdentity::load_or_make(&keys).unwrap();
+    (keys.load_certificate().unwrap().unwrap().into(), identity)
 }
 
 /// A key that signs whatever it is asked for.
@@ -270,6 +268,32 @@ const EVERY_SCHEME: [SignatureScheme; 3] = [
     SignatureScheme::RSA_PSS_SHA256,
 ];
 
+macro_rules! believe_signatures {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            Ok(HandshakeSignatureValid::assertion())
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            Ok(HandshakeSignatureValid::assertion())
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            EVERY_SCHEME.to_vec()
+        }
+    };
+}
+
 impl ServerCertVerifier for Gullible {
     fn verify_server_cert(
         &self,
@@ -282,27 +306,7 @@ impl ServerCertVerifier for Gullible {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        EVERY_SCHEME.to_vec()
-    }
+    believe_signatures!();
 }
 
 impl ClientCertVerifier for Gullible {
@@ -319,27 +323,7 @@ impl ClientCertVerifier for Gullible {
         Ok(ClientCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        EVERY_SCHEME.to_vec()
-    }
+    believe_signatures!();
 }
 
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {
