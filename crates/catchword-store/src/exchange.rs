@@ -39,7 +39,7 @@ pub use accept::{Applied, ApplyError, Bounds, Delivery, Equivocation, Fate};
 pub use ahead::{Ahead, STAMP_AHEAD_MS};
 pub(crate) use common::item_of;
 pub use common::{Item, Span, Spot};
-pub use gather::{CollectError, Collected};
+pub use gather::{CollectError, Collected, Given};
 pub use parked::Waiting;
 pub use peers::{EXCLUSIONS_MAX, Exclusions, Heard, Local, Pause, Quarantine, Said};
 pub use standing::Standing;

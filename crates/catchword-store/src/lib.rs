@@ -76,7 +76,7 @@ pub use doc::ACTORS_MAX;
 pub use error::{AppendError, Cause, LoadError, OpenError, Rejection};
 pub use exchange::{
     Ahead, Applied, ApplyError, Bounds, CollectError, Collected, Delivery, EXCLUSIONS_MAX,
-    Equivocation, ExchangeOptions, Exclusions, Fate, Heard, Item, Local, Origin,
+    Equivocation, ExchangeOptions, Exclusions, Fate, Given, Heard, Item, Local, Origin,
     PARKED_ALL_BYTES_MAX, PARKED_BYTES_MAX, PARKED_MAX, PIECE_CONTENT_BYTES, Pause, Peer,
     Quarantine, STAMP_AHEAD_MS, STATEMENT_BYTES, STATEMENT_INTERVAL, Said, Scope, Span, Spot,
     Standing, Waiting,

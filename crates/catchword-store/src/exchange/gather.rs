@@ -18,6 +18,9 @@ use crate::snapshot::Snapshot;
 use crate::statements::Signer;
 use crate::{Inner, Store};
 
+/// How many times what a piece is cut at it may have when it is closed, unless it is one change.
+const CLOSED_TIMES_MAX: usize = 2;
+
 /// What is sent in one message.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Collected {
@@ -33,6 +36,42 @@ pub struct Collected {
     pub events: u64,
     /// Actors whose chain here is another one than the peer's.
     pub forks: Vec<(DocumentId, ActorId)>,
+    /// What the next piece by marks need not hold, if the peer decides this one.
+    pub given: Given,
+}
+
+/// What closed the pieces of a peer: changes beyond their `through`, which need not come again.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Given {
+    /// Number of the document and place of the writer, and its last change that was given.
+    reach: BTreeMap<(u32, u16), u64>,
+    /// What the last piece was cut at.
+    budget: Option<usize>,
+}
+
+impl Given {
+    /// Returns up to which of a writer's changes the peer was given everything; 0 for none.
+    pub(super) fn up_to(&self, number: u32, writer: u16) -> u64 {
+        self.reach.get(&(number, writer)).copied().unwrap_or(0)
+    }
+
+    /// Returns whether all of a document that has these local sequences was given.
+    fn covers(
+        &self,
+        disk: &Snapshot,
+        number: u32,
+        range: RangeInclusive<u64>,
+    ) -> Result<bool, LoadError> {
+        let of_document = (number, 0)..=(number, u16::MAX);
+        if self.reach.range(of_document).next().is_none() {
+            return Ok(false);
+        }
+        let events = (number, *range.start())..=(number, *range.end());
+        if disk.event_order.range(events).map_err(load)?.next().is_some() {
+            return Ok(false);
+        }
+        Wanted::of(disk, number)?.is_given(disk, *range.end(), self)
+    }
 }
 
 /// Nothing can be sent. What is kept here is as it was.
@@ -72,19 +111,44 @@ impl Store {
         after: u64,
         signer: &dyn Signer,
     ) -> Result<Collected, CollectError> {
+        self.collect_next(peer, after, &Given::default(), signer)
+    }
+
+    /// As [`collect`](Self::collect), behind pieces that the peer has decided: what closed them is left
+    /// out.
+    ///
+    /// # Errors
+    ///
+    /// [`CollectError`].
+    pub fn collect_next(
+        &self,
+        peer: &Peer<'_>,
+        after: u64,
+        given: &Given,
+        signer: &dyn Signer,
+    ) -> Result<Collected, CollectError> {
         let mut inner = self.lock();
         inner.begin_collect(signer)?;
         let end = inner.end()?;
         let from = if end < after { 0 } else { after };
-        let mut budget = inner.exchange.piece_content_bytes;
+        let content_bytes = inner.exchange.piece_content_bytes;
+        let last = given.budget.map(|budget| budget.saturating_mul(2));
+        let mut budget = last.unwrap_or(content_bytes).min(content_bytes);
         let collected = loop {
-            let cut = inner.cut(peer, from..=end, budget)?;
+            let cut = inner.cut(peer, from..=end, budget, given)?;
             let mut wanted = cut.wanted;
             let through = cut.last;
-            let (piece, fits) = inner.emit(&mut wanted, through, signer)?;
+            let closed_bytes_max = content_bytes.saturating_mul(CLOSED_TIMES_MAX);
+            let max = if budget <= 1 { usize::MAX } else { closed_bytes_max };
+            let (piece, fits) = inner.emit(&mut wanted, through, given, max, signer)?;
             if fits || budget <= 1 {
                 let bounds = Bounds { from, through, end };
-                break Collected { bounds, more: through < end, ..piece };
+                let mut given = given.clone();
+                given.budget = Some(budget);
+                for document in &wanted {
+                    document.note_given(&mut given.reach);
+                }
+                break Collected { bounds, more: through < end, given, ..piece };
             }
             budget /= 2;
         };
@@ -122,7 +186,9 @@ impl Store {
         let collected = loop {
             let mut lacking = inner.lacking(peer, vectors, budget)?;
             let through = lacking.cut.unwrap_or(end);
-            let (piece, fits) = inner.emit(&mut lacking.wanted, through, signer)?;
+            let given = Given::default();
+            let max = if budget <= 1 { usize::MAX } else { CONTENT_BYTES_MAX };
+            let (piece, fits) = inner.emit(&mut lacking.wanted, through, &given, max, signer)?;
             if fits || budget <= 1 {
                 let bounds = Bounds { end, ..Bounds::default() };
                 break Collected { bounds, more: lacking.more, forks: lacking.forks, ..piece };
@@ -196,6 +262,7 @@ impl Inner {
         peer: &Peer<'_>,
         marks: RangeInclusive<u64>,
         budget: usize,
+        given: &Given,
     ) -> Result<Cut, LoadError> {
         let (after, end) = (*marks.start(), *marks.end());
         let (_, disk) = self.parts()?;
@@ -222,6 +289,9 @@ impl Inner {
                 continue;
             }
             let (from, to) = (run.first.max(after + 1), run.last().min(end));
+            if given.covers(disk, number, from..=to)? {
+                continue;
+            }
             let first = left == budget;
             let reached = reach(disk, number, from..=to, &mut left, first)?;
             if from <= reached {
@@ -236,7 +306,7 @@ impl Inner {
         for (number, intervals) in intervals {
             let mut document = Wanted::of(disk, number)?;
             for (first, last) in intervals.list {
-                document.add_sequences(disk, first, last)?;
+                document.add_sequences(disk, first, last, given)?;
             }
             wanted.push(document);
         }
@@ -293,6 +363,8 @@ impl Inner {
         &mut self,
         wanted: &mut [Wanted],
         through: u64,
+        given: &Given,
+        content_bytes_max: usize,
         signer: &dyn Signer,
     ) -> Result<(Collected, bool), LoadError> {
         let mut packer = Packer::new()?;
@@ -300,11 +372,14 @@ impl Inner {
         let mut collected = Collected::default();
         let mut content_bytes = 0;
         for document in wanted {
-            document.close(self, through, signer)?;
+            document.close(self, through, given, signer)?;
             let (parcel, emitted) = document.emit(self, &mut packer)?;
             collected.changes += emitted.changes;
             collected.events += emitted.events;
             content_bytes += emitted.content_bytes;
+            if content_bytes_max < content_bytes {
+                return Ok((collected, false));
+            }
             if !parcel.is_empty() {
                 piece.parcels.push(parcel);
             }

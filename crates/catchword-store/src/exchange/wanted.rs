@@ -12,6 +12,7 @@ use crate::block::Packer;
 use crate::doc::Doc;
 use crate::error::{LoadError, corrupt, load};
 use crate::exchange::Subject;
+use crate::exchange::gather::Given;
 use crate::log::{read_record, record_content_bytes, record_sequences};
 use crate::snapshot::Snapshot;
 use crate::statements::{self, NewStatement, OF_CHANGES, OF_EVENTS, Signer};
@@ -52,6 +53,7 @@ impl Wanted {
         disk: &Snapshot,
         first: u64,
         last: u64,
+        given: &Given,
     ) -> Result<(), LoadError> {
         for place in self.places() {
             let Some(end) = self.doc.writer_at(place)?.last else { continue };
@@ -60,7 +62,8 @@ impl Wanted {
                 continue;
             }
             let from = last_up_to(disk, &self.doc, place, to, first.saturating_sub(1))? + 1;
-            self.add_changes(place, u64::from(from), u64::from(to));
+            let from = u64::from(from).max(given.up_to(self.doc.number, place) + 1);
+            self.add_changes(place, from, u64::from(to));
         }
         let range = (self.doc.number, first)..=(self.doc.number, last);
         for found in disk.event_order.range(range).map_err(load)? {
@@ -71,6 +74,33 @@ impl Wanted {
             self.add_events(place.ok_or_else(|| corrupt("an event of nobody"))?, n, n);
         }
         Ok(())
+    }
+
+    /// Returns whether every change with a local sequence up to `at` was given.
+    pub(super) fn is_given(
+        &self,
+        disk: &Snapshot,
+        at: u64,
+        given: &Given,
+    ) -> Result<bool, LoadError> {
+        for place in self.places() {
+            let Some(end) = self.doc.writer_at(place)?.last else { continue };
+            let to = last_up_to(disk, &self.doc, place, end.seq, at)?;
+            if given.up_to(self.doc.number, place) < u64::from(to) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Notes how far the changes of each writer reach that are wanted.
+    pub(super) fn note_given(&self, reach: &mut BTreeMap<(u32, u16), u64>) {
+        for (writer, stretches) in &self.changes {
+            if let Some((_, last)) = stretches.last() {
+                let kept = reach.entry((self.doc.number, *writer)).or_default();
+                *kept = (*kept).max(*last);
+            }
+        }
     }
 
     /// Wants changes of a writer, first and last number; none if they are not in order.
@@ -99,6 +129,7 @@ impl Wanted {
         &mut self,
         inner: &mut Inner,
         through: u64,
+        given: &Given,
         signer: &dyn Signer,
     ) -> Result<(), LoadError> {
         let mut open: Vec<(u16, u64)> = Vec::new();
@@ -115,7 +146,8 @@ impl Wanted {
             }
             for (other, seq) in stage.clock(disk, self.doc.number, writer, at)? {
                 let below = last_up_to(disk, &self.doc, other, seq, through)?;
-                let (first, last) = (u64::from(below) + 1, u64::from(seq));
+                let below = u64::from(below).max(given.up_to(self.doc.number, other));
+                let (first, last) = (below + 1, u64::from(seq));
                 let genesis = self.doc.writer_at(other)?.actor == ActorId::of_schema(1);
                 if !genesis && first <= last && !self.holds(other, first, last) {
                     self.add_changes(other, first, last);

@@ -1,7 +1,9 @@
 //! Random traces of devices that sync by marks and by vectors, with losses, duplicates and kills.
 
+use std::collections::BTreeMap;
+
 use catchword_model::id::DocumentId;
-use catchword_store::{Bounds, Rejection};
+use catchword_store::{Bounds, Given, Rejection};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -23,6 +25,8 @@ struct World {
     devices: Vec<Device>,
     edges: &'static [(usize, usize)],
     flying: Vec<Flying>,
+    /// Up to where the last piece from one to another went, and what closed it.
+    given: BTreeMap<(usize, usize), (u64, Given)>,
     interval: u64,
     now: u64,
 }
@@ -34,8 +38,8 @@ impl World {
         let interval = rng.random_range(2..4);
         let disks = vec![Disk::default(), Disk::default(), Disk::default()];
         let devices = (1..).zip(&disks).map(|(number, disk)| Device::on(number, disk)).collect();
-        let mut world =
-            Self { rng, disks, devices, edges, flying: Vec::new(), interval, now: MONDAY_MS };
+        let (flying, given, now) = (Vec::new(), BTreeMap::new(), MONDAY_MS);
+        let mut world = Self { rng, disks, devices, edges, flying, given, interval, now };
         for device in 0..3 {
             world.set_options(device);
             if world.rng.random() || device == 0 {
@@ -79,7 +83,13 @@ impl World {
             8..11 => {
                 let (from_device, to_device) = (&self.devices[from], &self.devices[to]);
                 let after = to_device.mark_of(from_device);
-                let piece = from_device.collect(to_device, after);
+                let given = self.given.remove(&(from, to)).filter(|(through, _)| *through == after);
+                let given = given.map(|(_, given)| given).unwrap_or_default();
+                let piece = from_device.towards(to_device.origin(), |peer| {
+                    let store = &from_device.store;
+                    store.collect_next(peer, after, &given, &from_device.key).unwrap()
+                });
+                self.given.insert((from, to), (piece.bounds.through, piece.given));
                 self.flying.push((from, to, piece.piece, piece.bounds));
             }
             11 | 12 if !self.flying.is_empty() => {

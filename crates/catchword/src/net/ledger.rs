@@ -15,8 +15,8 @@ use catchword_proto::session::{
 };
 use catchword_proto::trust::{PeerRecord, PeerScope};
 use catchword_store::{
-    AppendError, ApplyError, CollectError, Delivery, Exclusions, LoadError, Origin, Peer, Said,
-    Scope, Store,
+    AppendError, ApplyError, CollectError, Delivery, Exclusions, Given, LoadError, Origin, Peer,
+    Said, Scope, Store,
 };
 
 use tokio::sync::oneshot;
@@ -50,6 +50,8 @@ pub(crate) struct Ledger {
     answered: Answered,
     /// What will be asked for next, made while the peer is at work on what it has.
     next: Mutex<Option<Next>>,
+    /// What the last piece was closed with, and up to where it went.
+    given: Mutex<Option<(u64, Given)>>,
     /// Books that have something new since this was made.
     changed: Mutex<BTreeSet<BookId>>,
 }
@@ -99,6 +101,7 @@ impl Ledger {
             scope: scope(library, &record.scope),
             answered: answered.clone(),
             next: Mutex::default(),
+            given: Mutex::default(),
             changed: Mutex::default(),
         }
     }
@@ -295,6 +298,8 @@ impl Ledger {
             Some(next) => next.found,
             None => self.store().collect(peer, after, &self.signer()?)?,
         };
+        let given = (found.bounds.through, found.given);
+        *self.given.lock().unwrap_or_else(PoisonError::into_inner) = Some(given);
         let local = self.local(peer)?;
         // What was made meanwhile is for the next sync: the summary then covers more than is sent.
         let catchword_store::Bounds { from, through, end } = found.bounds;
@@ -308,9 +313,12 @@ impl Ledger {
 
     /// Makes the piece that is asked for next, if everything goes on as it is.
     fn prepare(&self, generation: Generation, after: u64) {
+        let given = self.given.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let given = given.filter(|(through, _)| *through == after);
+        let given = given.map(|(_, given)| given).unwrap_or_default();
         let made = self.towards(Some(generation), |peer| {
             let now = self.store().local(peer)?;
-            let found = self.store().collect(peer, after, &self.signer()?)?;
+            let found = self.store().collect_next(peer, after, &given, &self.signer()?)?;
             Ok(Next { origin: peer.origin, after, excluded: [now.exclusions, now.held], found })
         });
         // What fails now is tried again when it is asked for.
