@@ -65,8 +65,11 @@ fn key_of(code: u8, device: DeviceId, pass: u32) -> RegisterKey {
     key
 }
 
+/// The first byte of the keys that decide whether a position counts; the rest is that of the position.
+pub(crate) const MARK_CODES: [[u8; 1]; 2] = [[MARK], [Container::Withdrawn.code()]];
+
 fn marks_of(device: DeviceId) -> [RegisterKey; 2] {
-    [MARK, Container::Withdrawn.code()].map(|code| key_of(code, device, 0))
+    MARK_CODES.map(|[code]| key_of(code, device, 0))
 }
 
 /// Returns the keys between which every position of a document stands.

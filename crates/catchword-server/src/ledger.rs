@@ -16,7 +16,8 @@ use std::sync::Arc;
 use catchword_model::exchange::DocumentName;
 use catchword_model::id::BookId;
 use catchword_proto::cloud::api::{
-    AccountId, Book, Books, EntryAnswer, FeedRecord, Ingested, Page, Record, TokenId,
+    AccountId, Book, Books, EntryAnswer, FeedRecord, Ingested, PAGE_BYTES_MAX, Page, Record,
+    TokenId,
 };
 use catchword_proto::cloud::codec::Blob;
 use tokio::sync::broadcast;
@@ -26,10 +27,12 @@ use crate::entry::{Batch, Wanted};
 use crate::fold::Fold;
 
 mod local;
+mod postgres;
 mod rows;
 mod tables;
 
 pub use local::RedbLedger;
+pub use postgres::PostgresLedger;
 pub(crate) use rows::{pack_holders, unpack_holders};
 
 /// Nudges that wait for a slow listener; beyond, it hears that it missed some.
@@ -102,7 +105,7 @@ pub enum Added {
     Full,
 }
 
-/// Keeps accounts and what they have. Two of them exist: [`RedbLedger`] and `PostgresLedger`.
+/// Keeps accounts and what they have. Two of them exist: [`RedbLedger`] and [`PostgresLedger`].
 ///
 /// One suite holds both to this contract.
 pub trait Ledger: Send + Sync + 'static {
@@ -246,6 +249,32 @@ impl StoredRecord {
             statement: self.statement,
             record,
         }
+    }
+}
+
+/// Where a page ends: after some records or bytes, and always where an entry ended.
+#[derive(Debug)]
+pub(crate) struct Cut {
+    left: usize,
+    bytes: u64,
+    through: u64,
+}
+
+impl Cut {
+    fn new(limit: usize) -> Self {
+        Self { left: limit.max(1), bytes: 0, through: 0 }
+    }
+
+    /// Returns whether the next record belongs to the page. `through` is the last of its entry.
+    fn takes(&mut self, number: u64, through: u64, bytes: u64) -> bool {
+        let full = self.left == 0 || PAGE_BYTES_MAX as u64 <= self.bytes;
+        if self.through < number && full {
+            return false;
+        }
+        self.left = self.left.saturating_sub(1);
+        self.bytes += bytes;
+        self.through = through;
+        true
     }
 }
 

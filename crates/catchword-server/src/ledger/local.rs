@@ -15,8 +15,7 @@ use std::thread::JoinHandle;
 use catchword_model::exchange::DocumentName;
 use catchword_model::id::{BookId, DocumentId};
 use catchword_proto::cloud::api::{
-    AccountId, Book, Books, ChainKind, DEVICES_MAX, EntryAnswer, Ingested, PAGE_BYTES_MAX, Page,
-    TokenId,
+    AccountId, Book, Books, ChainKind, DEVICES_MAX, EntryAnswer, Ingested, Page, TokenId,
 };
 use catchword_proto::cloud::codec::Blob;
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, WriteTransaction};
@@ -25,8 +24,8 @@ use tokio::sync::{broadcast, oneshot};
 use super::rows::{AccountBytes, DeviceBytes, DocumentBytes, RecordBytes, damaged, pack, unpack};
 use super::tables::{ACCOUNTS, DEVICES, DOCUMENTS, FOLDS, HASHES, NUMBERS, OPS, RECORDS};
 use super::{
-    AccountRow, Added, Answer, Decided, DeviceRow, Ledger, LedgerError, NUDGES_MAX, StoredRecord,
-    book_of, decide,
+    AccountRow, Added, Answer, Cut, Decided, DeviceRow, Ledger, LedgerError, NUDGES_MAX,
+    StoredRecord, book_of, decide,
 };
 use crate::docket::{DocumentRow, Loaded};
 use crate::entry::{Batch, Wanted};
@@ -550,18 +549,15 @@ fn page(
     let end = find_account(&accounts, account)?.map_or(0, |row| row.feed);
     let records = read.open_table(RECORDS).map_err(LedgerError::database)?;
     let mut page = Page { records: Vec::new(), cursor: after, end };
-    let (mut bytes, mut through) = (0, 0);
+    let mut cut = Cut::new(limit);
     let range = (account.0, after.saturating_add(1))..=(account.0, u64::MAX);
     for row in records.range(range).map_err(LedgerError::database)? {
         let (key, value) = row.map_err(LedgerError::database)?;
         let number = key.value().1;
-        let full = limit <= page.records.len() || PAGE_BYTES_MAX <= bytes;
-        if through < number && full {
+        let record = unpack::<RecordBytes>(value.value())?.record()?;
+        if !cut.takes(number, record.through, record.bytes.len() as u64) {
             break;
         }
-        let record = unpack::<RecordBytes>(value.value())?.record()?;
-        bytes += record.bytes.len();
-        through = record.through;
         page.cursor = number;
         page.records.push(record.into_feed(number));
     }

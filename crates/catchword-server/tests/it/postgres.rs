@@ -1,0 +1,183 @@
+//! The suite against PostgreSQL, and what only several processes on one database do.
+
+use std::collections::BTreeSet;
+
+use catchword_server::entry::Batch;
+use catchword_server::ledger::{LedgerError, PostgresLedger};
+use tokio_postgres::NoTls;
+
+use crate::cluster::{self, Cluster};
+use crate::conformance::{Ledgers, receipt};
+use crate::devices::{Device, doc};
+
+const CONNECTIONS: usize = 6;
+
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.worker_threads(2).enable_all().build().unwrap().block_on(work)
+}
+
+/// Each check has a database, so that they can run beside each other.
+fn fresh(cluster: &Cluster) -> String {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    cluster.database(&format!("check_{}", NEXT.fetch_add(1, Ordering::Relaxed)))
+}
+
+fn run(check: impl AsyncFnOnce(Ledgers)) {
+    let Some(cluster) = cluster::shared() else { return };
+    let url = fresh(cluster);
+    block_on(async {
+        check(Ledgers::new(PostgresLedger::open(&url, CONNECTIONS).await.unwrap())).await;
+    });
+}
+
+crate::conformance::suite!(run);
+
+#[test]
+fn processes_on_one_database_behave_as_one() {
+    let Some(cluster) = cluster::shared() else { return };
+    let url = fresh(cluster);
+    block_on(async {
+        // All of them bring the schema up to date at once.
+        let (one, other) = tokio::join!(
+            PostgresLedger::open(&url, CONNECTIONS),
+            PostgresLedger::open(&url, CONNECTIONS)
+        );
+        let (one, other) = (Ledgers::new(one.unwrap()), Ledgers::new(other.unwrap()));
+        let anna = one.account("anna").await;
+        let of_other = other.of("anna");
+        let mut nudges = of_other.ledger.nudges();
+        let (mut phone, mut tablet) = (Device::new(1), Device::new(2));
+        let mut known = BTreeSet::new();
+        for n in 0..20_u64 {
+            let change = phone.annotate(doc(1), &n.to_string());
+            let beside = tablet.annotate(doc(1), &n.to_string());
+            let here = phone.entry(doc(1), &known, 0);
+            let there = tablet.entry(doc(1), &known, 0);
+            let (here, there) = tokio::join!(anna.push_one(&here), of_other.push_one(&there));
+            let versions = BTreeSet::from([receipt(&here).version, receipt(&there).version]);
+            assert_eq!(versions, BTreeSet::from([2 * n + 1, 2 * n + 2]));
+            known.extend([change.hash().0, beside.hash().0]);
+        }
+        assert_eq!(anna.feed().await, of_other.feed().await);
+        let heard = tokio::time::timeout(std::time::Duration::from_secs(20), async {
+            while nudges.recv().await.unwrap() != (anna.account, 40) {}
+        });
+        heard.await.unwrap();
+    });
+}
+
+/// T-SRV-1, the part below HTTP: raw SQL as the service role.
+#[test]
+fn without_naming_an_account_the_service_sees_and_writes_nothing() {
+    const TABLES: [&str; 5] = ["accounts", "devices", "documents", "records", "folds"];
+    let Some(cluster) = cluster::shared() else { return };
+    let url = fresh(cluster);
+    block_on(async {
+        let ledgers = Ledgers::new(PostgresLedger::open(&url, CONNECTIONS).await.unwrap());
+        for name in ["anna", "bert"] {
+            let of = ledgers.account(name).await;
+            let mut phone = Device::new(1);
+            phone.turn(
+                doc(1),
+                crate::devices::stamp(5),
+                (catchword_model::position::Intent::Advance, 1, 9),
+            );
+            of.push(&[phone.entry(doc(1), &BTreeSet::new(), 0)]).await;
+        }
+        let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let mut crossed = 0;
+        let rows = async |table: &str| -> i64 {
+            let sql = format!("SELECT count(*) FROM catchword.{table}");
+            client.query_one(&sql, &[]).await.unwrap().get(0)
+        };
+        for table in TABLES {
+            assert_eq!(
+                rows(table).await,
+                2,
+                "{table}: everything, as the owner who is a superuser"
+            );
+        }
+        client.batch_execute("SET ROLE catchword_service").await.unwrap();
+        for table in TABLES {
+            crossed += rows(table).await;
+        }
+        // One account named: one row of each, and nothing of the other can be changed or made.
+        let anna = ledgers.of("anna").account;
+        let bert = ledgers.of("bert").account;
+        client.batch_execute("BEGIN").await.unwrap();
+        let name = format!("SET LOCAL app.account_id = '{anna}'");
+        client.batch_execute(&name).await.unwrap();
+        for table in TABLES {
+            assert_eq!(rows(table).await, 1, "{table}");
+            let sql =
+                format!("DELETE FROM catchword.{table} WHERE account_id = decode('{bert}', 'hex')");
+            crossed += i64::try_from(client.execute(&sql, &[]).await.unwrap()).unwrap();
+        }
+        let forged = format!(
+            "INSERT INTO catchword.documents (account_id, document, name) \
+             VALUES (decode('{bert}', 'hex'), 'x', 'library')"
+        );
+        assert!(client.batch_execute(&forged).await.is_err());
+        client.batch_execute("ROLLBACK").await.unwrap();
+        // And the name ends with the transaction.
+        for table in TABLES {
+            crossed += rows(table).await;
+        }
+        eprintln!("T-SRV-1, below HTTP: {crossed} rows crossed, {} cases", 3 * TABLES.len() + 1);
+        assert_eq!(crossed, 0);
+        drop(client);
+        connection.await.unwrap().unwrap();
+    });
+}
+
+#[test]
+fn a_role_that_sees_everything_and_a_newer_schema_are_refused() {
+    let Some(cluster) = Cluster::start() else { return };
+    let url = cluster.database("roles");
+    block_on(async {
+        drop(PostgresLedger::open(&url, CONNECTIONS).await.unwrap());
+        let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
+        let connection = tokio::spawn(connection);
+        client.batch_execute("ALTER ROLE catchword_service BYPASSRLS").await.unwrap();
+        let refused = PostgresLedger::open(&url, CONNECTIONS).await;
+        assert!(matches!(refused, Err(LedgerError::Unfit { .. })), "{refused:?}");
+        client.batch_execute("ALTER ROLE catchword_service NOBYPASSRLS").await.unwrap();
+        drop(PostgresLedger::open(&url, CONNECTIONS).await.unwrap());
+        client.batch_execute("INSERT INTO catchword.migrations (step) VALUES (2)").await.unwrap();
+        let refused = PostgresLedger::open(&url, CONNECTIONS).await;
+        assert!(matches!(refused, Err(LedgerError::Unfit { .. })), "{refused:?}");
+        drop(client);
+        connection.await.unwrap().unwrap();
+    });
+}
+
+#[test]
+fn after_the_database_was_killed_the_ledger_goes_on_and_has_what_it_answered() {
+    let Some(mut cluster) = Cluster::start() else { return };
+    let url = cluster.database("killed");
+    block_on(async {
+        let ledgers = Ledgers::new(PostgresLedger::open(&url, CONNECTIONS).await.unwrap());
+        let anna = ledgers.account("anna").await;
+        let mut phone = Device::new(1);
+        phone.annotate(doc(1), "before");
+        let first = phone.entry(doc(1), &BTreeSet::new(), 0);
+        assert_eq!(anna.push(std::slice::from_ref(&first)).await.cursor, 1);
+
+        cluster.kill();
+        phone.annotate(doc(1), "while it is gone");
+        let second = phone.entry(doc(1), &BTreeSet::new(), 0);
+        let batch = std::sync::Arc::new(Batch::read(std::slice::from_ref(&second)));
+        let gone = anna.ledger.admit(anna.account, batch).await;
+        assert!(matches!(gone, Err(LedgerError::Database(_))), "{gone:?}");
+        assert!(anna.ledger.check().await.is_err());
+
+        cluster.run();
+        anna.ledger.check().await.unwrap();
+        assert_eq!(anna.end().await, 1);
+        assert_eq!(receipt(&anna.push_one(&second).await).version, 2);
+        assert_eq!(anna.feed().await.len(), 2);
+    });
+}
