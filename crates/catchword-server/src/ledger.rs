@@ -8,7 +8,7 @@
 //!
 //! # What is not here
 //!
-//! What an entry means: [`crate::docket`] decides, from rows that a ledger loads.
+//! What an entry means: the docket decides, from rows that a ledger loads.
 
 use std::pin::Pin;
 use std::sync::Arc;

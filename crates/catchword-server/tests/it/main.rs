@@ -10,4 +10,10 @@ mod devices;
 #[cfg(test)]
 mod embedded;
 #[cfg(test)]
+mod http;
+#[cfg(test)]
+mod lost_update;
+#[cfg(test)]
 mod postgres;
+#[cfg(test)]
+mod server;

@@ -1,0 +1,473 @@
+//! The calls over HTTP, and T-SRV-1, 3 and 4.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use catchword_proto::cloud::api::{
+    BODY_BYTES_MAX, Books, DEVICES_MAX, Devices, Entry, Ingested, Nudge, Outcome, Page,
+    ProblemKind, RECORDS_MAX, SignedIn,
+};
+use catchword_proto::cloud::codec::Format;
+use catchword_server::app::{OPENAPI, Policy, Routes, SignUp};
+use serde_json::Value;
+
+use crate::conformance::receipt;
+use crate::devices::{Device, book, doc};
+use crate::server::{Body, Client, OPEN, PASSWORD, Reply, Server, call, wish};
+
+fn nothing() -> BTreeSet<[u8; 32]> {
+    BTreeSet::new()
+}
+
+fn one_entry(text: &str) -> Entry {
+    let mut phone = Device::new(1);
+    phone.annotate(doc(1), text);
+    phone.read(book(1));
+    phone.entry(doc(1), &nothing(), 0)
+}
+
+#[test]
+fn a_device_signs_up_pushes_and_reads_and_another_one_signs_in_and_reads_the_same() {
+    let server = Server::start(OPEN);
+    let anna = server.sign_up("Anna");
+    assert_eq!(anna.push(&[one_entry("one")]).cursor, 2);
+
+    let body = wish("anna ", PASSWORD);
+    let reply = call(server.at, ("POST", "/v1/devices"), &[], &body).unwrap();
+    assert_eq!(reply.status, 201);
+    let tablet = Client { at: server.at, signed_in: reply.json() };
+    let page: Page = tablet.get("/v1/changes?after=0&limit=10").json();
+    assert_eq!((page.records.len(), page.cursor, page.end), (2, 2, 2));
+    let cbor =
+        tablet.try_call(("GET", "/v1/changes"), &[("accept", "application/cbor")], &[]).unwrap();
+    assert_eq!(cbor.headers["content-type"], "application/cbor");
+    assert_eq!(Format::Cbor.decode(&cbor.body), Ok(page));
+    let books: Books = tablet.get("/v1/books").json();
+    assert_eq!((books.books.len(), books.books[0].events), (1, 1));
+
+    let devices: Devices = tablet.get("/v1/devices").json();
+    assert_eq!(devices.devices.len(), 2);
+    let path = format!("/v1/devices/{}", anna.signed_in.device);
+    assert_eq!(tablet.call(("DELETE", &path), &[]).status, 204);
+    assert_eq!(tablet.call(("DELETE", &path), &[]).problem(), ProblemKind::NotFound);
+    assert_eq!(anna.get("/v1/books").problem(), ProblemKind::Unauthorized);
+    assert_eq!(tablet.get("/v1/books").status, 200);
+}
+
+#[test]
+fn the_document_names_every_call_and_every_member() {
+    let document: Value = serde_json::from_str(OPENAPI).unwrap();
+    assert_eq!(document["openapi"], "3.1.0");
+    let mut described = BTreeSet::new();
+    for (path, calls) in document["paths"].as_object().unwrap() {
+        for method in calls.as_object().unwrap().keys() {
+            described.insert((method.clone(), path.clone()));
+        }
+    }
+    let calls = Routes::all().calls;
+    let calls: BTreeSet<_> =
+        calls.iter().map(|(method, path)| ((*method).to_owned(), (*path).to_owned())).collect();
+    assert_eq!(described, calls);
+    let schemas = document["components"]["schemas"].as_object().unwrap();
+    for reference in OPENAPI.split("#/components/schemas/").skip(1) {
+        let name = reference.split('"').next().unwrap();
+        assert!(schemas.contains_key(name), "{name}");
+    }
+
+    let server = Server::start(OPEN);
+    let anna = server.sign_up("anna");
+    let mut phone = Device::new(1);
+    let at = crate::devices::stamp(9);
+    phone.turn(doc(1), at, (catchword_model::position::Intent::Jump, 1, 5));
+    phone.read(book(1));
+    let entry = phone.entry(doc(1), &nothing(), 0);
+    let body = serde_json::to_vec(&Body { entries: std::slice::from_ref(&entry) }).unwrap();
+    let mut checked = 0;
+    let mut check = |name: &str, body: &[u8]| {
+        checked += fits(&document, &schemas[name], &serde_json::from_slice(body).unwrap(), name);
+    };
+    check("Ingest", &body);
+    check("Ingested", &anna.call(("POST", "/v1/ingest"), &body).body);
+    check("Page", &anna.get("/v1/changes").body);
+    check("Books", &anna.get("/v1/books").body);
+    check("Book", &anna.get(&format!("/v1/books/{}", book(1))).body);
+    check("Devices", &anna.get("/v1/devices").body);
+    check("Problem", &anna.get("/v1/nothing").body);
+    check("SignedIn", &serde_json::to_vec(&anna.signed_in).unwrap());
+    assert!(70 < checked, "{checked} members");
+    assert_eq!(anna.get("/v1/openapi.json").body, OPENAPI.as_bytes());
+}
+
+/// Returns how many members are described, after checking that none is not and none is missing.
+fn fits(document: &Value, schema: &Value, value: &Value, at: &str) -> usize {
+    if let Some(reference) = schema["$ref"].as_str() {
+        let name = reference.rsplit('/').next().unwrap();
+        return fits(document, &document["components"]["schemas"][name], value, name);
+    }
+    if let Some(any) = schema["anyOf"].as_array() {
+        return if value.is_null() { 0 } else { fits(document, &any[0], value, at) };
+    }
+    match value {
+        Value::Object(members) => {
+            for needed in schema["required"].as_array().unwrap() {
+                assert!(members.contains_key(needed.as_str().unwrap()), "{at} lacks {needed}");
+            }
+            let each = members.iter().map(|(name, value)| {
+                let of = &schema["properties"][name];
+                assert!(of.is_object(), "{at}.{name} is not described");
+                1 + fits(document, of, value, name)
+            });
+            each.sum()
+        }
+        Value::Array(items) => {
+            items.iter().map(|item| fits(document, &schema["items"], item, at)).sum()
+        }
+        Value::String(text) => {
+            assert_eq!(schema["type"], "string", "{at}");
+            if let Some(choices) = schema["enum"].as_array() {
+                assert!(choices.contains(value), "{at}: {text}");
+            }
+            0
+        }
+        Value::Number(_) => {
+            assert_eq!(schema["type"], "integer", "{at}");
+            0
+        }
+        Value::Bool(_) | Value::Null => 0,
+    }
+}
+
+#[test]
+fn what_does_not_read_is_a_problem_with_a_stable_type() {
+    let server = Server::start(OPEN);
+    let anna = server.sign_up("anna");
+    let ingest = ("POST", "/v1/ingest");
+    let sent = |headers: &[(&str, &str)], body: &[u8]| {
+        anna.try_call(ingest, headers, body).unwrap().problem()
+    };
+    assert_eq!(sent(&[], b"{"), ProblemKind::Malformed);
+    assert_eq!(sent(&[], b"{\"entries\":[{}]}"), ProblemKind::Malformed);
+    assert_eq!(sent(&[("content-type", "application/cbor")], b"{}"), ProblemKind::Malformed);
+    assert_eq!(sent(&[("content-type", "text/html")], b"{}"), ProblemKind::MediaType);
+    assert_eq!(anna.get("/v1/ingest").problem(), ProblemKind::Method);
+    assert_eq!(anna.get("/v2").problem(), ProblemKind::NotFound);
+    assert_eq!(anna.get("/v1/changes?after=x").problem(), ProblemKind::Malformed);
+    assert_eq!(anna.get("/v1/books?after=x").problem(), ProblemKind::Malformed);
+    assert_eq!(anna.get("/v1/books/x").problem(), ProblemKind::NotFound);
+    assert_eq!(anna.get("/v1/live").problem(), ProblemKind::Malformed);
+    for token in ["", "Bearer", "Bearer x", "Basic YTpi"] {
+        let headers = [("authorization", token)];
+        let reply = call(server.at, ("GET", "/v1/books"), &headers, &[]).unwrap();
+        assert_eq!(reply.problem(), ProblemKind::Unauthorized, "{token}");
+    }
+    let sign_up = |user: &str, password: &str| {
+        call(server.at, ("POST", "/v1/accounts"), &[], &wish(user, password)).unwrap()
+    };
+    assert_eq!(sign_up("ANNA", PASSWORD).problem(), ProblemKind::UserTaken);
+    for (user, password) in
+        [(" ", PASSWORD), ("b", "7 bytes"), ("b", &"x".repeat(1_025)), (&"u".repeat(129), PASSWORD)]
+    {
+        assert_eq!(sign_up(user, password).problem(), ProblemKind::Unusable);
+    }
+    assert_eq!(sign_up("b", "8 bytes!").status, 201);
+    let closed = Server::start(Policy { sign_up: SignUp::Closed, ..OPEN });
+    let reply = call(closed.at, ("POST", "/v1/accounts"), &[], &wish("c", PASSWORD)).unwrap();
+    assert_eq!(reply.problem(), ProblemKind::Closed);
+}
+
+#[test]
+fn a_body_and_a_batch_have_limits() {
+    let server = Server::start(OPEN);
+    let anna = server.sign_up("anna");
+    let mut phone = Device::new(1);
+    for n in 0..=RECORDS_MAX {
+        phone.annotate(doc(1), &n.to_string());
+    }
+    let all: Vec<_> = phone.history(doc(1)).changes().skip(1).cloned().collect();
+    let too_many = phone.entry_of(doc(1), 0, &all, &[]);
+    let most = phone.entry_of(doc(1), 0, &all[..RECORDS_MAX], &[]);
+    let empty = Entry { changes: Vec::new(), ..most.clone() };
+    assert_eq!(anna.try_push(&[too_many]).unwrap().problem(), ProblemKind::TooLarge);
+    assert_eq!(anna.try_push(&[most.clone(), empty]).unwrap().problem(), ProblemKind::TooLarge);
+    assert_eq!(anna.push(&[most]).cursor, RECORDS_MAX as u64);
+
+    let spaces = |bytes: usize| [vec![b' '; bytes - 14], b"{\"entries\":[]}".to_vec()].concat();
+    let ingest = ("POST", "/v1/ingest");
+    let reply = anna.call(ingest, &spaces(BODY_BYTES_MAX));
+    assert_eq!(reply.json::<Ingested>().cursor, RECORDS_MAX as u64);
+    assert_eq!(anna.call(ingest, &spaces(BODY_BYTES_MAX + 1)).problem(), ProblemKind::TooLarge);
+    // The same without saying so before.
+    let mut stream = TcpStream::connect(server.at).unwrap();
+    let head = format!(
+        "POST /v1/ingest HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\
+         transfer-encoding: chunked\r\nconnection: close\r\n\r\n",
+        anna.signed_in.token
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    let chunk = [b"100000\r\n".to_vec(), vec![b' '; 1 << 20], b"\r\n".to_vec()].concat();
+    for _ in 0..9 {
+        if stream.write_all(&chunk).is_err() {
+            break;
+        }
+    }
+    let mut text = Vec::new();
+    let _cut = stream.read_to_end(&mut text);
+    let text = String::from_utf8_lossy(&text);
+    assert!(text.is_empty() || text.starts_with("HTTP/1.1 413"), "{text}");
+}
+
+#[test]
+fn an_account_has_at_most_so_many_devices_and_tries() {
+    let server = Server::start(OPEN);
+    let anna = server.sign_up("anna");
+    let sign_in = |user: &str, password: &str| {
+        call(server.at, ("POST", "/v1/devices"), &[], &wish(user, password)).unwrap()
+    };
+    for _ in 1..DEVICES_MAX {
+        assert_eq!(sign_in("anna", PASSWORD).status, 201);
+    }
+    assert_eq!(sign_in("anna", PASSWORD).problem(), ProblemKind::TooManyDevices);
+    let path = format!("/v1/devices/{}", anna.signed_in.device);
+    assert_eq!(anna.call(("DELETE", &path), &[]).status, 204);
+    assert_eq!(sign_in("anna", PASSWORD).status, 201);
+
+    for _ in 0..5 {
+        assert_eq!(sign_in("anna", "wrong password").problem(), ProblemKind::SignIn);
+    }
+    let waits = sign_in("anna", PASSWORD);
+    assert_eq!(waits.problem(), ProblemKind::SlowDown);
+    let unknown = sign_in("nobody", "wrong password");
+    assert_eq!(unknown.problem(), ProblemKind::SignIn, "as if it were there");
+    assert_eq!(sign_in("bert", PASSWORD).problem(), ProblemKind::SignIn);
+}
+
+/// T-SRV-1: every call with every id of another account.
+#[test]
+fn no_call_reaches_another_account() {
+    let server = Server::start(OPEN);
+    let (anna, bert) = (server.sign_up("anna"), server.sign_up("bert"));
+    let entry = one_entry("anna's own words");
+    anna.push(std::slice::from_ref(&entry));
+    let of_anna = anna.signed_in.device.to_string();
+    let device = format!("/v1/devices/{of_anna}");
+    let of_book = format!("/v1/books/{}", book(1));
+    // Anna's token with Bert's account in it, and the other way round.
+    let decode = |client: &Client| {
+        let text = client.signed_in.token.strip_prefix("cw1.").unwrap().to_owned();
+        data_encoding::BASE64URL_NOPAD.decode(text.as_bytes()).unwrap()
+    };
+    let (a, b) = (decode(&anna), decode(&bert));
+    let mut forged = Vec::new();
+    for (first, second, third) in
+        [(&b, &a, &a), (&b, &b, &a), (&b, &a, &b), (&a, &b, &b), (&a, &a, &b)]
+    {
+        let bytes = [&first[..16], &second[16..32], &third[32..]].concat();
+        let token = format!("cw1.{}", data_encoding::BASE64URL_NOPAD.encode(&bytes));
+        let signed_in = SignedIn { token, ..bert.signed_in.clone() };
+        forged.push(Client { at: server.at, signed_in });
+    }
+
+    let (mut cases, mut crossed) = (0, 0);
+    let mut look = |reply: Reply| {
+        cases += 1;
+        let text = String::from_utf8_lossy(&reply.body).into_owned();
+        let shows = text.contains(&of_anna) || text.contains(&book(1).to_string());
+        crossed += u32::from(shows || reply.status == 204);
+    };
+    let paths = [
+        ("GET", "/v1/devices".to_owned()),
+        ("DELETE", device),
+        ("GET", "/v1/changes?after=0".to_owned()),
+        ("GET", "/v1/books".to_owned()),
+        ("GET", of_book),
+    ];
+    for client in std::iter::once(&bert).chain(&forged) {
+        for (method, path) in &paths {
+            look(client.call((method, path), &[]));
+        }
+    }
+    for client in &forged {
+        let reply = client.try_push(std::slice::from_ref(&entry)).unwrap();
+        assert_eq!(reply.problem(), ProblemKind::Unauthorized);
+        look(reply);
+    }
+    eprintln!(
+        "T-SRV-1: {crossed} rows crossed, {} calls x {cases} cases",
+        Routes::all().calls.len()
+    );
+    assert_eq!(crossed, 0);
+    // The same entry, pushed to Bert, is new there: nothing says that Anna has it.
+    assert!(matches!(bert.push(&[entry]).answers[0].outcome, Outcome::Accepted(_)));
+}
+
+/// T-SRV-3.
+#[test]
+fn a_batch_that_is_sent_several_times_at_once_counts_once() {
+    let server = Server::start(OPEN);
+    let anna = server.sign_up("anna");
+    let mut sent = 0;
+    for batch in 0..12_u8 {
+        let mut phone = Device::new(batch + 1);
+        phone.annotate(doc(batch), "x");
+        phone.annotate(doc(batch), "y");
+        let entry = phone.entry(doc(batch), &nothing(), 0);
+        let times = batch % 5 + 1;
+        std::thread::scope(|scope| {
+            for _ in 0..times {
+                scope.spawn(|| {
+                    let ingested = anna.push(std::slice::from_ref(&entry));
+                    assert_eq!(receipt(&ingested.answers[0].outcome).version, 2);
+                });
+            }
+        });
+        sent += u32::from(times);
+    }
+    let page: Page = anna.get("/v1/changes").json();
+    eprintln!("T-SRV-3: 12 batches sent {sent} times, {} records", page.end);
+    assert_eq!((page.records.len(), page.end), (24, 24));
+}
+
+/// T-SRV-4: `CATCHWORD_LOGINS=10000` for the full size.
+#[test]
+fn who_floods_the_server_does_not_slow_down_others() {
+    let logins: u32 = std::env::var("CATCHWORD_LOGINS").map_or(300, |text| text.parse().unwrap());
+    let server = Server::start(OPEN);
+    let anna = server.sign_up("anna");
+    let worst = |count: usize| {
+        let mut took: Vec<Duration> = (0..count)
+            .map(|_| {
+                let start = Instant::now();
+                assert_eq!(anna.get("/v1/books").status, 200);
+                std::thread::sleep(Duration::from_millis(25));
+                start.elapsed().saturating_sub(Duration::from_millis(25))
+            })
+            .collect();
+        took.sort_unstable();
+        took[count * 99 / 100]
+    };
+    let alone = worst(60);
+    let mut statuses = BTreeMap::new();
+    let beside = std::thread::scope(|scope| {
+        let flood = scope.spawn(|| {
+            let mut statuses = BTreeMap::new();
+            for n in 0..logins {
+                let body = wish(&format!("user {}", n % 7), "wrong password");
+                let reply = call(server.at, ("POST", "/v1/devices"), &[], &body).unwrap();
+                *statuses.entry(reply.status).or_insert(0_u32) += 1;
+            }
+            statuses
+        });
+        let beside = worst(60);
+        statuses.extend(flood.join().unwrap());
+        beside
+    });
+    eprintln!(
+        "T-SRV-4: {logins} logins answered {statuses:?}; p99 of a good client {} us alone, {} us beside",
+        alone.as_micros(),
+        beside.as_micros()
+    );
+    // Passwords that were looked at: those of one address until it must wait, of which signing up was
+    // one, and after each wait one.
+    let looked_at = statuses.get(&401).copied().unwrap_or(0);
+    assert!((19..40).contains(&looked_at), "{statuses:?}");
+    assert_eq!(statuses.get(&429).copied().unwrap_or(0) + looked_at, logins);
+    assert_eq!(anna.push(&[one_entry("still here")]).cursor, 2);
+}
+
+/// T-SRV-4, the slow one: a head and a body that never end.
+#[test]
+fn a_slow_request_is_given_up() {
+    let server = Server::start(OPEN);
+    let anna = server.sign_up("anna");
+    let slow = |head: String| {
+        let mut stream = TcpStream::connect(server.at).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut text = String::new();
+        let _cut = stream.read_to_string(&mut text);
+        text
+    };
+    let token = &anna.signed_in.token;
+    let body = format!(
+        "POST /v1/ingest HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\
+         content-length: 100\r\n\r\n{{"
+    );
+    std::thread::scope(|scope| {
+        let head = scope.spawn(|| slow("GET /v1/books HTT".to_owned()));
+        let body = scope.spawn(|| slow(body));
+        assert_eq!(anna.get("/v1/books").status, 200);
+        let body = body.join().unwrap();
+        assert!(body.starts_with("HTTP/1.1 408"), "{body}");
+        let head = head.join().unwrap();
+        assert!(head.is_empty() || head.starts_with("HTTP/1.1 408"), "{head}");
+    });
+}
+
+fn live(client: &Client) -> tungstenite::Socket {
+    tungstenite::connect(client)
+}
+
+/// A WebSocket client of some lines.
+mod tungstenite {
+    use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+    use tokio_tungstenite::tungstenite::{Message, WebSocket, client};
+
+    use super::{Client, Duration, Nudge, TcpStream};
+
+    pub(super) struct Socket(WebSocket<TcpStream>);
+
+    pub(super) fn connect(to: &Client) -> Socket {
+        let stream = TcpStream::connect(to.at).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let mut request = format!("ws://{}/v1/live", to.at).into_client_request().unwrap();
+        let bearer = format!("Bearer {}", to.signed_in.token);
+        request.headers_mut().insert("authorization", bearer.parse().unwrap());
+        Socket(client(request, stream).unwrap().0)
+    }
+
+    impl Socket {
+        /// Returns the next nudge; none once the server has closed.
+        pub(super) fn next(&mut self) -> Option<u64> {
+            loop {
+                match self.0.read() {
+                    Ok(Message::Text(text)) => {
+                        return Some(serde_json::from_str::<Nudge>(&text).unwrap().cursor);
+                    }
+                    Ok(Message::Close(_)) | Err(_) => return None,
+                    Ok(_) => (),
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_live_connection_says_how_far_the_feed_is_until_its_device_is_signed_out() {
+    let server = Server::start(OPEN);
+    let (anna, bert) = (server.sign_up("anna"), server.sign_up("bert"));
+    let (mut of_anna, mut of_bert) = (live(&anna), live(&bert));
+    assert_eq!((of_anna.next(), of_bert.next()), (Some(0), Some(0)));
+
+    let start = Instant::now();
+    anna.push(&[one_entry("one")]);
+    assert_eq!(of_anna.next(), Some(2));
+    eprintln!("push to nudge: {} us", start.elapsed().as_micros());
+    bert.push(&[one_entry("one")]);
+    assert_eq!(of_bert.next(), Some(2), "and nothing about Anna");
+
+    let gone = format!("/v1/devices/{}", anna.signed_in.device);
+    assert_eq!(anna.call(("DELETE", &gone), &[]).status, 204);
+    assert_eq!(of_anna.next(), None, "its token is worth nothing any more");
+    let metrics = call(server.at, ("GET", "/metrics"), &[], &[]).unwrap();
+    let text = String::from_utf8(metrics.body).unwrap();
+    assert!(text.contains("catchword_live_connections 1\n"), "{text}");
+    let counted =
+        "catchword_requests_total{route=\"/v1/ingest\",method=\"POST\",status=\"200\"} 2\n";
+    assert!(text.contains(counted), "{text}");
+    let healthy = call(server.at, ("GET", "/v1/healthz"), &[], &[]).unwrap();
+    assert_eq!(healthy.status, 200);
+    drop(server);
+    assert_eq!(of_bert.next(), None, "the server has ended");
+}
