@@ -172,7 +172,7 @@ impl Consignment {
         }
         // A change begins above every operation of its past, so this is an order to apply it in.
         changes.sort_by_key(|change| (change.draft().start_op, change.draft().actor));
-        let events = parcel.events.iter().flat_map(|run| run.events().iter().cloned()).collect();
+        let events = parcel.events.iter().flat_map(|run| run.events().iter().copied()).collect();
         Ok(Self { changes, events, statements: parcel.statements })
     }
 
@@ -310,7 +310,7 @@ impl Store {
     ) -> Result<Applied, ApplyError> {
         let parcels = brought.into_iter().filter_map(|(name, brought)| brought.parcel(name));
         let piece = Piece { parcels: parcels.collect() }.encode();
-        self.apply(server, Delivery { piece: &piece, bounds })
+        self.apply(server, Delivery { piece: &piece, bounds, said: None })
     }
 }
 

@@ -282,14 +282,13 @@ impl Replicator {
             Answer::Applied if self.gate.is_some_and(|gate| self.cursor < gate) => {
                 self.call(Call::Changes { after: self.cursor, limit: PAGE_RECORDS_MAX });
             }
-            Answer::Applied => self.send(),
+            Answer::Applied | Answer::Settled { behind: false } => self.send(),
             Answer::Next(ingest) if ingest.entries.is_empty() => self.done(now),
             Answer::Next(ingest) => {
                 self.sent = Some(ingest.clone());
                 self.call(Call::Ingest(ingest));
             }
             Answer::Settled { behind: true } => self.look(),
-            Answer::Settled { behind: false } => self.send(),
             // A disk that is full does not heal within a second.
             Answer::Failed => self.failed(None, Some(STORE_WAIT), 0, now),
         }

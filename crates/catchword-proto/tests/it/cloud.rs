@@ -16,6 +16,8 @@ use catchword_proto::cloud::replicator::{
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
+use crate::{any_instant, report};
+
 /// Records of a page, and entries of a batch: few, so that there are many.
 const PAGE: usize = 3;
 const BATCH: usize = 2;
@@ -258,7 +260,7 @@ fn everything_reaches_everybody_whatever_is_lost() {
     let (mut pushes, mut items) = (0, 0);
     for seed in 0..traces {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let start = Instant::now();
+        let start = any_instant();
         let (mut now, mut next) = (start, 0);
         let mut devices: Vec<Device> =
             (0..rng.random_range(2..=3)).map(|_| Device::new(start)).collect();
@@ -277,15 +279,14 @@ fn everything_reaches_everybody_whatever_is_lost() {
         }
         (pushes, items) = (pushes + server.pushes, items + next);
     }
-    #[expect(clippy::print_stderr, reason = "a test's figures are for whoever runs it")]
-    {
-        eprintln!("replicator: {traces} traces, {items} items, {pushes} pushes, 0 lost, 0 stuck");
-    }
+    report(&format!(
+        "replicator: {traces} traces, {items} items, {pushes} pushes, 0 lost, 0 stuck"
+    ));
 }
 
 #[test]
 fn a_device_that_is_signed_out_says_so_and_asks_nothing() {
-    let now = Instant::now();
+    let now = any_instant();
     let mut machine = Replicator::new();
     machine.handle_input(Input::Start, now);
     machine.handle_input(Input::Answered(Answer::Cursor(0)), now);
@@ -300,7 +301,7 @@ fn a_device_that_is_signed_out_says_so_and_asks_nothing() {
 
 #[test]
 fn a_server_that_asks_for_time_gets_it() {
-    let now = Instant::now();
+    let now = any_instant();
     let wait = Duration::from_secs(30);
     let mut machine = Replicator::new();
     machine.handle_input(Input::Start, now);
@@ -320,7 +321,7 @@ fn a_server_that_asks_for_time_gets_it() {
 
 #[test]
 fn an_answer_to_something_else_is_no_answer() {
-    let now = Instant::now();
+    let now = any_instant();
     let mut machine = Replicator::new();
     machine.handle_input(Input::Start, now);
     machine.handle_input(Input::Answered(Answer::Cursor(0)), now);

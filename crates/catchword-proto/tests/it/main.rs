@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod cloud;
+#[cfg(test)]
 mod discovery;
 #[cfg(test)]
 mod pairing_attacks;

@@ -48,7 +48,7 @@ fn a_turn_that_a_batch_published_is_not_published_again_after_a_power_cut() {
 /// A check stages document by document, so what it stages is not in the order of the sequences.
 #[test]
 fn a_check_of_two_books_that_two_devices_wrote_by_turns_is_clean() {
-    let mut devices = [Device::new(1, 1).unwrap(), Device::new(2, 2).unwrap()];
+    let mut devices = vec![Device::new(1, 1).unwrap(), Device::new(2, 2).unwrap()];
     for round in 0..8_u8 {
         for who in 0..2 {
             let annotation = round;

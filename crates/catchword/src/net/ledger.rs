@@ -316,7 +316,7 @@ impl Ledger {
         let given = self.given.lock().unwrap_or_else(PoisonError::into_inner).take();
         let given = given.filter(|(through, _)| *through == after);
         let given = given.map(|(_, given)| given).unwrap_or_default();
-        let made = self.towards(Some(generation), |peer| {
+        let made = self.towards(Some(generation), |peer| -> Result<_, Unable> {
             let now = self.store().local(peer)?;
             let found = self.store().collect_next(peer, after, &given, &self.signer()?)?;
             Ok(Next { origin: peer.origin, after, excluded: [now.exclusions, now.held], found })
