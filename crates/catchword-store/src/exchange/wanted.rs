@@ -182,7 +182,8 @@ impl Wanted {
         Ok(next.map_or(newest, |((_, _, _, seq), _)| seq))
     }
 
-    /// Makes the statements of an own actor up to the first from `at` on.
+    /// Makes the statements of an own actor up to `at`, and one of `at` itself: so nothing behind it is
+    /// needed to close a piece that ends there.
     fn sign_up_to(
         &self,
         inner: &mut Inner,
@@ -192,12 +193,11 @@ impl Wanted {
     ) -> Result<(), LoadError> {
         let (stage, disk) = inner.parts()?;
         let chain = (self.doc.number, OF_CHANGES, writer);
-        if statements::next(&stage.exchange, disk, chain, at)?.is_some() {
+        let key = |seq| (self.doc.number, OF_CHANGES, writer, seq);
+        if statements::find(&stage.exchange, disk, key(at))?.is_some() {
             return Ok(());
         }
-        let newest = self.doc.writer_at(writer)?.last.map_or(0, |last| last.seq);
-        let mut base = u64::MAX;
-        let mut bytes = 0;
+        let (mut base, mut bytes) = (at, 0);
         while let Some((key, kept)) = statements::last(&stage.exchange, disk, chain, base)? {
             (base, bytes) = (key.3, kept.bytes);
             if 0 < bytes || base == 0 {
@@ -205,23 +205,18 @@ impl Wanted {
             }
             base -= 1;
         }
-        let mut seq = if bytes == 0 { 1 } else { base + 1 };
+        let first = if bytes == 0 { 1 } else { base + 1 };
         let interval = inner.exchange.statement_interval;
-        while seq <= u64::from(newest) {
+        for seq in first..=at {
             let (stage, disk) = inner.parts()?;
             let small = u32::try_from(seq).map_err(|_| corrupt("a number is too large"))?;
             let change = stage.change(disk, self.doc.number, writer, small)?;
             let own = change.bytes().len() as u64;
             bytes += own;
-            if statements::stays(seq, interval, bytes, own) || seq == u64::from(newest) {
-                let key = (self.doc.number, OF_CHANGES, writer, seq);
-                let new = NewStatement { key, hash: change.hash().0, generation, n };
+            if statements::stays(seq, interval, bytes, own) || seq == at {
+                let new = NewStatement { key: key(seq), hash: change.hash().0, generation, n };
                 inner.sign(&self.doc, &new, bytes, own, signer)?;
-                if at <= seq {
-                    return Ok(());
-                }
             }
-            seq += 1;
         }
         Ok(())
     }
