@@ -1,14 +1,10 @@
 //! The account-cloud lane: a library that also lives on a server which its owner may run.
 //!
-//! [`api`] is what client and server say to each other, [`codec`] how it is written down. [`replicator`] is
-//! the client: what to ask, what to send, when to try again.
+//! [`api`] is what client and server say to each other, [`codec`] how it is written down.
 //!
 //! # What is not here
 //!
 //! HTTP, and what a change means: the server judges changes by the rules of `catchword-model`.
 
 pub mod api;
-pub mod backoff;
 pub mod codec;
-pub mod outbox;
-pub mod replicator;

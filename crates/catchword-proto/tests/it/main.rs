@@ -1,8 +1,6 @@
 //! What must hold of the protocols, whatever arrives.
 
 #[cfg(test)]
-mod cloud;
-#[cfg(test)]
 mod discovery;
 #[cfg(test)]
 mod pairing_attacks;
