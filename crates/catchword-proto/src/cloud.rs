@@ -1,6 +1,7 @@
 //! The account-cloud lane: a library that also lives on a server which its owner may run.
 //!
-//! [`api`] is what client and server say to each other, [`codec`] how it is written down.
+//! [`api`] is what client and server say to each other, [`codec`] how it is written down. A
+//! [`Replicator`](replicator::Replicator) is the client: [`outbox`] says what it sends first.
 //!
 //! # What is not here
 //!
@@ -8,3 +9,5 @@
 
 pub mod api;
 pub mod codec;
+pub mod outbox;
+pub mod replicator;

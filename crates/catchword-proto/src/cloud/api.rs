@@ -308,6 +308,9 @@ impl WireStatement {
 pub struct Ingested {
     /// One for each entry, in the order of the request.
     pub answers: Vec<EntryAnswer>,
+    /// The end of the account's feed before: who had merged everything up to here has merged everything
+    /// up to `cursor`, since what is between is their own.
+    pub before: u64,
     /// The end of the account's feed afterwards.
     pub cursor: u64,
 }
@@ -668,7 +671,7 @@ mod tests {
             Outcome::Refused { reason: Reason::Fork, hash: Some(Hash([2; 32])) },
         ];
         let answers = outcomes.map(|outcome| EntryAnswer { key: EntryKey([3; 32]), outcome });
-        Ingested { answers: answers.into(), cursor: u64::MAX }
+        Ingested { answers: answers.into(), before: 7, cursor: u64::MAX }
     }
 
     #[test]

@@ -15,6 +15,8 @@ mod pairing_limits;
 #[cfg(test)]
 mod pairing_support;
 #[cfg(test)]
+mod replicator;
+#[cfg(test)]
 mod request;
 #[cfg(test)]
 mod session;

@@ -269,7 +269,7 @@ impl Ledger for RedbLedger {
                 // Nobody may be listening.
                 drop(self.nudges.send((account, cursor)));
             }
-            Ok(Ingested { answers, cursor })
+            Ok(Ingested { answers, before, cursor })
         })
     }
 

@@ -27,6 +27,7 @@ use tokio::sync::broadcast;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Config, NoTls, Row};
 
+use self::admit::Admitted;
 use super::{AccountRow, Added, Answer, Cut, DeviceRow, Ledger, LedgerError, NUDGES_MAX, book_of};
 use crate::docket::DocumentRow;
 use crate::entry::Batch;
@@ -309,13 +310,13 @@ impl Ledger for PostgresLedger {
             // On its own, so that nobody who stops waiting interrupts a transaction.
             let admitting = tokio::spawn(async move { admit::admit(&pool, account, &batch).await });
             let admitted = admitting.await.map_err(LedgerError::database)??;
-            let (answers, cursor) = (admitted.answers, admitted.cursor);
-            if admitted.grown {
+            let Admitted { answers, before, cursor } = admitted;
+            if before < cursor {
                 // Nobody may be listening.
                 drop(self.nudges.send((account, cursor)));
                 self.notices.tell(account, cursor);
             }
-            Ok(Ingested { answers, cursor })
+            Ok(Ingested { answers, before, cursor })
         })
     }
 

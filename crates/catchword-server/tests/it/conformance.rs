@@ -235,7 +235,8 @@ pub(crate) async fn an_entry_counts_once_however_often_it_is_sent(ledgers: Ledge
         ..entry.clone()
     });
     let answered = anna.push(&[entry.clone(), entry, double]).await;
-    assert_eq!((answered.answers.len(), answered.cursor), (3, 3));
+    let numbers = (answered.answers.len(), answered.before, answered.cursor);
+    assert_eq!(numbers, (3, 3, 3), "nothing of it is new");
     assert_eq!(receipt(&answered.answers[2].outcome).verdicts.len(), 4);
 }
 

@@ -20,8 +20,9 @@ use crate::ledger::{Decided, LedgerError, decide};
 #[derive(Debug)]
 pub(super) struct Admitted {
     pub(super) answers: Vec<EntryAnswer>,
+    /// The feed before and afterwards.
+    pub(super) before: u64,
     pub(super) cursor: u64,
-    pub(super) grown: bool,
 }
 
 type Parameters<'a> = Vec<&'a (dyn ToSql + Sync)>;
@@ -39,7 +40,7 @@ pub(super) async fn admit(
     let decided = decide(batch, wanted.into_iter().zip(loaded).collect(), documents);
     if decided.records() == 0 {
         work.roll_back().await?;
-        return Ok(Admitted { answers: decided.answers, cursor: feed, grown: false });
+        return Ok(Admitted { answers: decided.answers, before: feed, cursor: feed });
     }
     let base: BTreeMap<_, _> = ids.into_iter().zip(before).collect();
     let of = |name| base.get(&name).copied().unwrap_or_default();
@@ -50,7 +51,8 @@ pub(super) async fn admit(
         work.execute(CLEAR, &[&&account.0[..], &ids]).await?;
     }
     work.commit().await?;
-    Ok(Admitted { answers: decided.answers, cursor, grown: true })
+    let before = cursor - decided.records();
+    Ok(Admitted { answers: decided.answers, before, cursor })
 }
 
 /// Makes room for documents that are new. It waits for whoever makes the same ones.

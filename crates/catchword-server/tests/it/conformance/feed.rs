@@ -14,7 +14,9 @@ pub(crate) async fn a_page_ends_where_an_entry_ended(ledgers: Ledgers) {
             phone.annotate(doc(1), &format!("{size} {n}"));
         }
         let entry = phone.entry(doc(1), &known, 0);
-        ends.push(anna.push(std::slice::from_ref(&entry)).await.cursor);
+        let pushed = anna.push(std::slice::from_ref(&entry)).await;
+        assert_eq!(Some(&pushed.before), ends.last());
+        ends.push(pushed.cursor);
         known = phone.history(doc(1)).changes().map(|change| change.hash().0).collect();
     }
     assert_eq!(ends, [0, 3, 4, 8, 10]);
