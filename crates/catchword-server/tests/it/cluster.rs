@@ -60,6 +60,18 @@ impl Cluster {
         if self.port == 0 {
             self.port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         }
+        for _ in 0..100 {
+            self.spawn();
+            if self.answers() {
+                return;
+            }
+            // A process that was killed may hold the shared memory for a moment longer.
+            self.let_go();
+        }
+        panic!("the shared memory is still held: {}", self.log());
+    }
+
+    fn spawn(&mut self) {
         let script = "\"$@\" & keep=$(cat); kill -QUIT $! 2>/dev/null; wait; \
                       [ -n \"$keep\" ] || rm -rf \"$PWD\"";
         let mut keeper = Command::new("sh");
@@ -74,29 +86,47 @@ impl Cluster {
         let log = fs::File::create(self.folder.join("log")).unwrap();
         keeper.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
         self.keeper = Some(keeper.spawn().unwrap());
+    }
+
+    /// Waits until the server answers, or says that it cannot yet.
+    fn answers(&self) -> bool {
         for _ in 0..600 {
             let mut ready = self.command("pg_isready");
             ready.args(["-q", "-h", "127.0.0.1", "-p", &self.port.to_string()]);
             if ready.status().unwrap().success() {
-                return;
+                return true;
             }
             std::thread::sleep(Duration::from_millis(50));
+            if self.log().contains("pre-existing shared memory block") {
+                return false;
+            }
         }
-        panic!("no answer: {}", fs::read_to_string(self.folder.join("log")).unwrap());
+        panic!("no answer: {}", self.log());
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("log")).unwrap()
+    }
+
+    /// Ends what keeps the server, and leaves its folder.
+    fn let_go(&mut self) {
+        if let Some(mut keeper) = self.keeper.take() {
+            keeper.stdin.take().unwrap().write_all(b"keep").unwrap();
+            keeper.wait().unwrap();
+        }
     }
 
     /// Kills the server and everything that works for it, as a power cut would.
     pub(crate) fn kill(&mut self) {
         let text = fs::read_to_string(self.data().join("postmaster.pid")).unwrap();
         let main = text.lines().next().unwrap().to_owned();
+        // It makes no further processes meanwhile.
+        assert!(Command::new("kill").args(["-STOP", &main]).status().unwrap().success());
         let children = Command::new("pgrep").args(["-P", &main]).output().unwrap();
         let children = String::from_utf8(children.stdout).unwrap();
         let all = std::iter::once(main.as_str()).chain(children.lines());
         let _ended = Command::new("kill").arg("-9").args(all).status().unwrap();
-        if let Some(mut keeper) = self.keeper.take() {
-            keeper.stdin.take().unwrap().write_all(b"keep").unwrap();
-            keeper.wait().unwrap();
-        }
+        self.let_go();
     }
 
     /// Makes a database, and returns how to reach it.

@@ -471,3 +471,46 @@ fn a_live_connection_says_how_far_the_feed_is_until_its_device_is_signed_out() {
     drop(server);
     assert_eq!(of_bert.next(), None, "the server has ended");
 }
+
+/// The same calls over TLS 1.3, with a certificate that the client knows.
+#[test]
+fn with_a_certificate_the_server_speaks_tls() {
+    use std::sync::Arc;
+
+    use rustls::pki_types::pem::PemObject as _;
+    use rustls::pki_types::{CertificateDer, ServerName};
+
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (chain, key) = (folder.path().join("chain.pem"), folder.path().join("key.pem"));
+    std::fs::write(&chain, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let server = Server::start_tls(OPEN, catchword_server::serve::tls(&chain, &key).unwrap());
+
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(&chain).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut session = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+    let mut stream = TcpStream::connect(server.at).unwrap();
+    let mut tls = rustls::Stream::new(&mut session, &mut stream);
+    tls.write_all(b"GET /v1/healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+        .unwrap();
+    let mut text = String::new();
+    let _closed = tls.read_to_string(&mut text);
+    assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+
+    // Plain HTTP there is closed without a word, and files that do not fit are refused at start.
+    let plain = call(server.at, ("GET", "/v1/healthz"), &[], &[]);
+    assert!(plain.is_err(), "{plain:?}");
+    let other = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    std::fs::write(&key, other.signing_key.serialize_pem()).unwrap();
+    assert!(catchword_server::serve::tls(&chain, &key).is_err());
+    assert!(catchword_server::serve::tls(&key, &key).is_err());
+    assert!(catchword_server::serve::tls(&chain, &folder.path().join("nothing")).is_err());
+}

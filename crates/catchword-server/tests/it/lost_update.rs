@@ -66,6 +66,9 @@ impl Process {
     }
 }
 
+/// Tries of one push. With the pauses between them, some minutes.
+const TRIES_MAX: u32 = 5_000;
+
 /// What clients did, and what they found.
 #[derive(Default)]
 struct Tally {
@@ -91,7 +94,10 @@ fn push_all(client: &Client, number: u8, pushes: u32, tally: &Tally) -> Vec<Answ
             let (client, entry) = (client.clone(), entry.clone());
             let _unanswered = std::thread::spawn(move || client.try_push(&[entry]));
         }
+        let mut tries = 0;
         let version = loop {
+            tries += 1;
+            assert!(tries < TRIES_MAX, "the server does not come back");
             match client.try_push(std::slice::from_ref(&entry)) {
                 Ok(reply) if reply.status == 200 => {
                     let ingested: Ingested = reply.json();

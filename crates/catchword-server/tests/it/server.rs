@@ -16,6 +16,7 @@ use redb::backends::InMemoryBackend;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
 
 pub(crate) const OPEN: Policy = Policy { sign_up: SignUp::Open, address: AddressFrom::Connection };
 
@@ -30,10 +31,16 @@ impl Server {
     /// Serves a ledger in memory.
     pub(crate) fn start(policy: Policy) -> Self {
         let database = redb::Builder::new().create_with_backend(InMemoryBackend::new()).unwrap();
-        Self::over(policy, Arc::new(RedbLedger::over(database).unwrap()))
+        Self::over(policy, Arc::new(RedbLedger::over(database).unwrap()), None)
     }
 
-    fn over(policy: Policy, ledger: Arc<dyn Ledger>) -> Self {
+    /// The same over TLS.
+    pub(crate) fn start_tls(policy: Policy, tls: TlsAcceptor) -> Self {
+        let database = redb::Builder::new().create_with_backend(InMemoryBackend::new()).unwrap();
+        Self::over(policy, Arc::new(RedbLedger::over(database).unwrap()), Some(tls))
+    }
+
+    fn over(policy: Policy, ledger: Arc<dyn Ledger>, tls: Option<TlsAcceptor>) -> Self {
         let (end, ending) = watch::channel(false);
         let (told, listening) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
@@ -44,7 +51,7 @@ impl Server {
                 told.send(listener.local_addr().unwrap()).unwrap();
                 let app = App::new(ledger, policy, ending).unwrap();
                 let router = Routes::all().serve(Arc::clone(&app));
-                serve::serve(listener, None, app, router).await;
+                serve::serve(listener, tls, app, router).await;
             });
         });
         Self { at: listening.recv().unwrap(), end, thread: Some(thread) }
