@@ -88,16 +88,16 @@ pub(crate) async fn an_entry_counts_as_a_whole_or_not_at_all(ledgers: Ledgers) {
     entry.statements.push(tablet.sign_change(doc(1), &bad));
 
     let other = tablet.annotate(doc(2), "in the same batch");
-    let answered = anna.push(&[entry, tablet.entry_of(doc(2), 0, &[other], &[])]).await;
+    let beside = tablet.entry_of(doc(2), 0, &[other], &[]);
+    let again = phone.entry_of(doc(1), 0, &[good], &[]);
+    let answered = anna.push(&[entry, beside, again]).await;
 
     assert_eq!(answered.answers[0].outcome, refused(Reason::Rule, Some(bad.hash().0)));
     assert!(matches!(answered.answers[1].outcome, Outcome::Accepted(_)));
-    assert_eq!(answered.cursor, 1);
     // What came to nothing left nothing: the same change is new.
-    let entry = phone.entry_of(doc(1), 0, &[good], &[]);
-    assert!(
-        matches!(anna.push_one(&entry).await, Outcome::Accepted(receipt) if receipt.version == 1)
-    );
+    let Outcome::Accepted(receipt) = &answered.answers[2].outcome else { panic!("{answered:?}") };
+    assert_eq!((receipt.version, answered.cursor), (1, 2));
+    assert_eq!(anna.feed().await.len(), 2);
 }
 
 pub(crate) async fn what_is_wrong_is_refused_with_the_reason(ledgers: Ledgers) {
