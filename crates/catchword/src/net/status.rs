@@ -208,7 +208,7 @@ impl fmt::Display for Reason {
             Self::NotServing => f.write_str("no daemon runs: nothing syncs unasked"),
             Self::NoDiscovery { error } => write!(f, "devices near here are not found: {error}"),
             Self::NewGeneration(evidence) => {
-                write!(f, "it continues as a new device: {}", told(*evidence))
+                write!(f, "it continues as a new device: {evidence}")
             }
             Self::Unconfirmed => f.write_str("it has not confirmed the pairing yet"),
             Self::NeverMet => f.write_str("there was no sync with it yet"),
@@ -244,18 +244,6 @@ impl fmt::Display for Reason {
                 write!(f, "a device wrote two histories; {peer} brought the second")
             }
         }
-    }
-}
-
-/// Says why a library continues as a new device.
-const fn told(evidence: Evidence) -> &'static str {
-    match evidence {
-        Evidence::NoWitness => "it was restored from a backup, or moved without its witness",
-        Evidence::OtherFile => "it is a copy of another one",
-        Evidence::OtherGeneration => "one backup was restored twice",
-        Evidence::Ahead => "it is an older state of itself",
-        Evidence::OtherWal => "its newest writes are missing or those of another library",
-        Evidence::OtherKey => "its keys are not those it was written with",
     }
 }
 
