@@ -71,7 +71,8 @@ pub enum PeerScope {
 /// Whether a peer may speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PeerState {
-    /// It has the key and was allowed, and has not confirmed yet. Expires after [`PROVISIONAL_MS`].
+    /// It has the key and was allowed, and has not confirmed yet. Expires after
+    /// [`PROVISIONAL_MS`](super::PROVISIONAL_MS).
     Provisional,
     /// It may speak.
     Active,
