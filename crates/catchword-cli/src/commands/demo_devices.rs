@@ -172,16 +172,23 @@ fn apart(
 
     chapter(out, "Apart")?;
     phone.edit(passage, &AnnotationEdit::new().color("red"))?;
+    a_moment_later();
     tablet.edit(passage, &AnnotationEdit::new().color("green"))?;
     say(out, "one passage: the phone makes it red, the tablet green")?;
     tablet.delete(doubtful)?;
     phone.edit(doubtful, &AnnotationEdit::new().note("this one matters"))?;
     say(out, "another: the tablet deletes it, the phone writes a note to it")?;
     turn(phone, 700_000, 900)?;
+    a_moment_later();
     turn(tablet, 50_000, 60)?;
     say(out, "the phone reads on to 70.0 %, the tablet goes back to 5.0 %")?;
 
     chapter(out, "Together")
+}
+
+/// Two writes of one millisecond have no order that a person would recognise.
+fn a_moment_later() {
+    std::thread::sleep(LOOK);
 }
 
 fn told(context: &Context, report: &SyncReport) -> Result<(), Failure> {
