@@ -75,7 +75,7 @@ fn what_a_server_lacks_is_told_by_class_taken_in_order_and_gone_when_it_is_ackno
     assert_eq!(phone.heads(BOOK.document()), tablet.heads(BOOK.document()));
     assert_eq!(phone.store.positions(BOOK).unwrap(), tablet.store.positions(BOOK).unwrap());
 
-    phone.write(&[annotate(99, 1)], 99);
+    phone.write(&[annotate(5_000, 1)], 5_000);
     assert_eq!(of_book(&phone).map(|it| (it.class, it.changes)), Some((Class::Rest, 1)));
     read(&phone, 300_000);
     assert_eq!(of_book(&phone).unwrap().class, Class::Positions);
