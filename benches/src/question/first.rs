@@ -27,6 +27,7 @@ pub(crate) fn ask(workspace: &Workspace) -> anyhow::Result<Vec<Figure>> {
     let rounds = if workspace.quick { 3 } else { 5 };
     let mut ours = [const { Vec::new() }; 4];
     for _ in 0..rounds {
+        std::thread::sleep(PAIRING_PAUSE);
         let folder = workspace.fresh("first-empty")?;
         let (hosted, words) = host.invite()?;
         let receiver = start_task("first-receive", &[&folder, &PathBuf::from(words)])?;
@@ -96,4 +97,6 @@ pub(super) fn automerge(paths: &[PathBuf]) -> anyhow::Result<Value> {
     let start = Instant::now();
     let bytes = automerge_sync(&mut full, &mut empty)?;
     Ok(json!({ "us": micros(start.elapsed()), "bytes": bytes }))
+/// Between two pairings with one host: it takes three connections from one address in ten seconds.
+const PAIRING_PAUSE: std::time::Duration = std::time::Duration::from_secs(4);
 }
