@@ -16,6 +16,8 @@ use crate::round::micros;
 use crate::workload::{Places, Workspace, load_changes, store_changes};
 
 const ANNOTATIONS: u32 = 100_000;
+/// Between two pairings with one host: it takes three connections from one address in ten seconds.
+const PAIRING_PAUSE: std::time::Duration = std::time::Duration::from_secs(4);
 
 /// Sends a book of 100,000 to an empty device, which is a process of its own.
 ///
@@ -97,6 +99,4 @@ pub(super) fn automerge(paths: &[PathBuf]) -> anyhow::Result<Value> {
     let start = Instant::now();
     let bytes = automerge_sync(&mut full, &mut empty)?;
     Ok(json!({ "us": micros(start.elapsed()), "bytes": bytes }))
-/// Between two pairings with one host: it takes three connections from one address in ten seconds.
-const PAIRING_PAUSE: std::time::Duration = std::time::Duration::from_secs(4);
 }
