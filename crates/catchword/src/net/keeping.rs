@@ -194,6 +194,7 @@ impl Shared {
     /// Notes that a peer came by itself, and was answered.
     pub(crate) fn came(&self, peer: Fingerprint) {
         self.rounds().came(peer, Instant::now());
+        self.meetings.note(peer, None, self.now_ms());
     }
 
     /// Looks through what was announced since the last time.

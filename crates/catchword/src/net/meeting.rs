@@ -97,7 +97,8 @@ impl Meetings {
         self.of(peer, |meeting| meeting.outcome.clone())
     }
 
-    fn note(&self, peer: Fingerprint, failure: Option<String>, now_ms: u64) {
+    /// Notes how a sync with a peer went, whoever began it.
+    pub(crate) fn note(&self, peer: Fingerprint, failure: Option<String>, now_ms: u64) {
         self.of(peer, |meeting| {
             let same = meeting.outcome.as_ref().filter(|outcome| outcome.failure == failure);
             let since_ms = same.map_or(now_ms, |outcome| outcome.since_ms);

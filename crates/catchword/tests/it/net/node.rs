@@ -494,4 +494,7 @@ async fn status_says_why_a_book_is_not_in_sync() {
     let (state, reason) = phone.about(&tablet).pop().unwrap();
     assert_eq!(state, State::Failing);
     assert!(reason.is_some_and(|reason| reason.remedy().is_some()));
+    // It comes by itself: that it could not be found is over.
+    assert!(tablet.sync(&phone).await.in_sync);
+    phone.wait("the visit", || phone.about(&tablet)[0].0 != State::Failing).await;
 }
