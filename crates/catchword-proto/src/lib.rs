@@ -37,6 +37,7 @@
 //! Sockets, TLS and clocks (the drivers in `catchword`), and what changes and documents mean:
 //! their bytes are carried unread.
 
+pub mod blob;
 pub mod cloud;
 pub mod discovery;
 pub mod mac;

@@ -25,7 +25,10 @@
 //!    common set.
 //! 3. Marks are moved by the store, in the transaction that applied what they stand for.
 //! 4. A responder keeps nothing between two requests.
-//! 5. A session ends: each further round trip needs a mark that moved, something added, or one of a
+//! 5. A device that takes nothing from another is compared with it one way: in sync is whoever lacks
+//!    nothing that the lender holds. What one device lacks of a lender it does not lack later, so a
+//!    summary that was found to be contained need not be looked through again.
+//! 6. A session ends: each further round trip needs a mark that moved, something added, or one of a
 //!    few tries.
 //!
 //! # What is not here
@@ -158,6 +161,7 @@ pub struct Item {
 
 /// What a device knows of itself and of one generation of the peer: one read of its store.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is asked for by itself")]
 pub struct Local {
     /// This device's generation.
     pub generation: Generation,
@@ -177,6 +181,11 @@ pub struct Local {
     pub parked: bool,
     /// What the last comparison of this device, as requester, with the peer said.
     pub agreed: bool,
+    /// Whether this device takes anything from the peer.
+    pub takes: bool,
+    /// Where one of both takes nothing: the summary of that one when it was last found to hold nothing
+    /// that the other lacks. Kept as long as the process runs.
+    pub contained: Option<Summary>,
 }
 
 /// Changes with their statements, cut and closed by the sender's store.
@@ -217,6 +226,8 @@ pub struct Heard {
     pub mark: Option<u64>,
     /// The peer's last comparison, as requester, found no difference.
     pub agreed: bool,
+    /// Whether the peer takes anything from this device.
+    pub takes: bool,
 }
 
 /// The bounds of a piece in the sender's own order.
@@ -239,7 +250,8 @@ impl Bounds {
 
 /// What a message brought, to be made durable before anything is answered.
 ///
-/// The store does, in this order:
+/// A store that takes nothing from the peer keeps what was heard, and passes over the piece and its
+/// bounds. Any other does, in this order:
 ///
 /// 1. It takes the generation that the question is about as the last known one of the peer.
 /// 2. It keeps the list, and if `built_for` is its own generation, also `held` and `mark`; if the
@@ -283,7 +295,8 @@ pub enum Question {
     /// What is to be sent by marks? Answered by [`Answer::Collected`].
     ///
     /// In the order of local sequences, up to [`PIECE_BYTES_MAX`], closed under statements. Nothing
-    /// where no generation of the peer is known.
+    /// where no generation of the peer is known; nothing either, and `through` as `from`, where the
+    /// peer said last that it takes nothing.
     Collect {
         /// Above this local sequence; `None`: above the mark that the peer said last or was sent,
         /// which counts as 0 where it is above `end`.
@@ -408,8 +421,16 @@ pub enum Event {
     Compared {
         /// The generation of the peer.
         peer: Generation,
-        /// Both hold the same.
+        /// Both hold the same; or one of both takes nothing, and the other lacks nothing that it holds.
         equal: bool,
+    },
+    /// One of both takes nothing, and when this was its summary, the other lacked nothing that it held.
+    /// Keep it for [`Local::contained`]. This need not be durable.
+    Contained {
+        /// The generation of the peer.
+        peer: Generation,
+        /// Of the one that takes nothing.
+        summary: Summary,
     },
     /// A response says everything up to this local sequence. Take it as what the peer has decided
     /// until it says otherwise: it will say so in its next message, and until then nothing is sent

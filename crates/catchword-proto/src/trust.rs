@@ -67,6 +67,8 @@ pub enum Step<'a> {
     Revoke(Fingerprint),
     /// From now on it gets, and may bring, these books.
     Scope(Fingerprint, &'a PeerScope),
+    /// A peer only gets books from now on, or may bring changes again.
+    ReadOnly(Fingerprint, bool),
     /// Its clock is so many milliseconds ahead of this device's.
     Skew(Fingerprint, i64),
     /// Provisional peers that did not confirm in time are dropped.
@@ -196,6 +198,10 @@ impl Peers {
                 Ok(update)
             }
             Step::Scope(peer, scope) => self.plan_scope(peer, scope),
+            Step::ReadOnly(peer, is_read_only) => {
+                let record = self.records.get(&peer).ok_or(StepError::NoPeer)?;
+                Ok(replace(record, PeerRecord { is_read_only, ..record.clone() }))
+            }
             Step::Skew(peer, skew_ms) => self.plan_skew(peer, skew_ms),
             Step::Expire => Ok(self.plan_expiry(now_ms)),
         }
@@ -247,6 +253,7 @@ impl Peers {
             addresses: known.map(|record| record.addresses.clone()).unwrap_or_default(),
             // Whoever pairs again does not mean to give more than before.
             scope: known.map(|record| record.scope.clone()).unwrap_or_default(),
+            is_read_only: known.is_some_and(|record| record.is_read_only),
             skew_ms: known.map_or(0, |record| record.skew_ms),
         });
         Ok(update)
@@ -572,9 +579,10 @@ mod tests {
         assert_eq!(refused, Err(StepError::ScopeTooLarge));
         take(&mut peers, Step::Scope(PEER, &most), NOW_MS).unwrap();
         assert!(peers.plan(Step::Scope(PEER, &most), NOW_MS).unwrap().is_empty());
+        take(&mut peers, Step::ReadOnly(PEER, true), NOW_MS).unwrap();
         take(&mut peers, Step::Join(&new_peer(PEER, 2)), NOW_MS).unwrap();
         let record = peers.find(PEER).unwrap();
-        assert_eq!(record.scope, most);
+        assert_eq!((&record.scope, record.is_read_only), (&most, true));
         assert_eq!(PeerRecord::decode(PEER, &record.encode()), Ok(record.clone()));
     }
 
@@ -641,7 +649,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn records_round_trip(state in 0..7_usize, name in ".{0,70}", times in any::<(u64, u64)>(), last_ok_ms in proptest::option::of(1..u64::MAX), addresses in proptest::collection::vec(any::<(IpAddr, u16)>(), 0..5), scope in any::<Option<(BTreeSet<[u8; 16]>, BTreeSet<[u8; 32]>)>>(), skew_ms: i64) {
+        fn records_round_trip(state in 0..7_usize, name in ".{0,70}", times in any::<(u64, u64)>(), last_ok_ms in proptest::option::of(1..u64::MAX), addresses in proptest::collection::vec(any::<(IpAddr, u16)>(), 0..5), scope in any::<Option<(BTreeSet<[u8; 16]>, BTreeSet<[u8; 32]>)>>(), is_read_only: bool, skew_ms: i64) {
             let introduction = Introduction::new(&name, &name, "");
             let record = PeerRecord {
                 fingerprint: PEER,
@@ -660,6 +668,7 @@ mod tests {
                         books: books.into_iter().map(BookId).collect(),
                     },
                 },
+                is_read_only,
                 skew_ms,
             };
             prop_assert_eq!(PeerRecord::decode(PEER, &record.encode()), Ok(record));

@@ -18,6 +18,7 @@ use crate::session::message::{
     ChangesRequest, ChangesResponse, FORKS_MAX, Header, VECTORS_MAX, VectorsRequest,
     VectorsResponse,
 };
+use crate::session::requester::Way;
 use crate::session::{
     Answer, Applied, Apply, Chain, Entry, Path, Piece, Question, Spot, Vector, Violation,
 };
@@ -35,6 +36,7 @@ pub(crate) enum Step {
 #[derive(Debug)]
 pub(crate) struct Mend {
     header: Header,
+    way: Way,
     waiting: VecDeque<DocumentId>,
     batch: Vec<DocumentId>,
     /// Chains that fork, and how far they do not.
@@ -53,6 +55,8 @@ pub(crate) struct Tally {
     pub(crate) added: u64,
     /// What was added on the other side.
     pub(crate) added_there: u64,
+    /// Whether one side lacks nothing of what a side holds that takes nothing.
+    pub(crate) contained: bool,
     pub(crate) forks: Vec<Spot>,
 }
 
@@ -76,15 +80,16 @@ struct Rest {
 }
 
 impl Mend {
-    pub(crate) fn new(header: Header, documents: BTreeSet<DocumentId>) -> Self {
+    pub(crate) fn new(header: Header, way: Way, documents: BTreeSet<DocumentId>) -> Self {
         Self {
             header,
+            way,
             waiting: documents.into_iter().collect(),
             batch: Vec::new(),
             floors: BTreeMap::new(),
             stage: Stage::Comparing,
             progress: false,
-            tally: Tally::default(),
+            tally: Tally { contained: way.is_one(), ..Tally::default() },
         }
     }
 
@@ -110,7 +115,8 @@ impl Mend {
                 self.lower(&mut mine);
                 Some(self.send_vectors(mine))
             }
-            (Stage::Judging(response), Answer::Compared { forks, .. }) => {
+            (Stage::Judging(response), Answer::Compared { mine, forks }) => {
+                self.tally.contained &= forks.is_empty() && self.is_contained(&mine, &response);
                 Some(self.collect(response, forks))
             }
             (Stage::Collecting { piece: theirs, mut rest }, Answer::Piece { piece, more }) => {
@@ -198,8 +204,35 @@ impl Mend {
         forks.truncate(FORKS_MAX);
         self.lower(&mut vectors);
         leave_out(&mut vectors, &forks);
-        self.stage = Stage::Collecting { piece, rest: Rest { more, forks } };
-        Step::Ask(Question::CollectFor(vectors))
+        let rest = Rest { more, forks };
+        let piece = if self.way.back { piece } else { Vec::new() };
+        if self.way.out {
+            self.stage = Stage::Collecting { piece, rest };
+            return Step::Ask(Question::CollectFor(vectors));
+        }
+        if piece.is_empty() {
+            return self.settle(rest);
+        }
+        self.stage = Stage::Applying { piece: Piece::default(), rest };
+        Step::Ask(Question::Apply(Apply { heard: None, piece, bounds: None }))
+    }
+
+    /// Whether one side has all that the other one has of every document of the batch, where changes go
+    /// one way.
+    fn is_contained(&self, mine: &[Vector], response: &VectorsResponse) -> bool {
+        let theirs = response.vectors.as_slice();
+        let (lender, taker) = if self.way.out { (mine, theirs) } else { (theirs, mine) };
+        let all = |list: &[Vector]| {
+            self.batch.iter().all(|document| list.iter().any(|it| it.document == *document))
+        };
+        let has = |vector: &Vector, entry: &Entry| {
+            let of_document = taker.iter().find(|other| other.document == vector.document);
+            let mut entries = of_document.into_iter().flat_map(|other| &other.entries);
+            let same = |other: &Entry| (other.log, other.actor) == (entry.log, entry.actor);
+            entries.any(|other| same(other) && entry.seq <= other.seq)
+        };
+        let holds = |vector: &Vector| vector.entries.iter().all(|entry| has(vector, entry));
+        response.forks.is_empty() && all(mine) && all(theirs) && lender.iter().all(holds)
     }
 
     fn send_changes(&mut self, piece: Piece, rest: Rest) -> Step {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! every body     u8 version | 16 generation of the sender | 16 generation of the receiver, zeros: unknown
+//!                | u8 0: the sender takes what it lacks, 1: it takes nothing from the receiver
 //! /sync          u8 flags | u8 oldest, u8 newest version | 8 exclusions | 8 list held
 //!                | list, if flagged: u32 count, 8 each
 //!                | unless alone: u64 mark | 32 summary, if flagged | u64 from, through, end | piece
@@ -78,6 +79,8 @@ pub struct Header {
     pub sender: Generation,
     /// The generation of who receives, as last known; zeros where none is known.
     pub receiver: Generation,
+    /// Whether the sender takes changes from the receiver: a device to which it only lends brings none.
+    pub takes: bool,
 }
 
 /// A request for `/sync` or its response: the same, the other way round.
@@ -472,7 +475,8 @@ impl Header {
         if sender == Self::UNKNOWN {
             return Err(Violation::Number);
         }
-        Ok((Self { sender, receiver }, reader))
+        let takes = !read_bool(&mut reader)?;
+        Ok((Self { sender, receiver, takes }, reader))
     }
 
     /// Writes a hello alone, as the response to anything but `/sync`.
@@ -485,6 +489,7 @@ impl Header {
     fn begin(self) -> Writer {
         let mut writer = Writer::new();
         writer.byte(PROTOCOL_MAX).bytes(&self.sender.0).bytes(&self.receiver.0);
+        writer.byte(u8::from(!self.takes));
         writer
     }
 

@@ -11,7 +11,7 @@ use crate::session::message::{Header, RangesRequest, Sync, SyncBody, decode_rang
 use crate::session::ranges::Search;
 use crate::session::{
     Answer, Applied, Apply, Bounds, Collected, Event, Heard, PROTOCOL_MAX, PROTOCOL_MIN, Path,
-    Question, Span, Transmit, Violation,
+    Question, Span, Summary, Transmit, Violation,
 };
 
 /// How long a response may take. A piece of 4 MiB at the slowest rate that is served takes longer
@@ -51,7 +51,8 @@ pub enum Input {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Ending {
-    /// Both held the same when the last response was made.
+    /// Both held the same when the last response was made; or one of both takes nothing from the other,
+    /// which lacked nothing that it held.
     InSync,
     /// Everything was exchanged, but something moved all the time: the next sync decides.
     Moving,
@@ -95,6 +96,10 @@ pub struct Requester {
     report: Report,
     repeats: u8,
     idle_mends: u8,
+    /// As both sides said in the last exchange.
+    way: Way,
+    /// The summary, at the last comparison, of whichever side takes nothing.
+    lent: Option<Summary>,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
     deadline: Option<Instant>,
@@ -120,6 +125,22 @@ struct Sent {
     header: Header,
     mark: u64,
     bounds: Bounds,
+}
+
+/// Which way changes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Way {
+    /// From here to the peer.
+    pub(crate) out: bool,
+    /// From the peer to here.
+    pub(crate) back: bool,
+}
+
+impl Way {
+    /// Whether they go one way alone.
+    pub(crate) const fn is_one(self) -> bool {
+        self.out != self.back
+    }
 }
 
 impl From<Violation> for Ending {
@@ -151,6 +172,8 @@ impl Requester {
             },
             repeats: 0,
             idle_mends: 0,
+            way: Way { out: true, back: true },
+            lent: None,
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             deadline: None,
@@ -258,7 +281,8 @@ impl Requester {
     fn sync(&mut self, collected: Collected, now: Instant) -> Result<(), Ending> {
         let Collected { peer, local, list, bounds, piece } = collected;
         self.peer = peer;
-        let header = Header { sender: local.generation, receiver: peer.unwrap_or(Header::UNKNOWN) };
+        let (sender, receiver) = (local.generation, peer.unwrap_or(Header::UNKNOWN));
+        let header = Header { sender, receiver, takes: local.takes };
         self.report.changes_sent += piece.changes;
         let request = Sync {
             header,
@@ -319,15 +343,23 @@ impl Requester {
             return Err(Ending::Unable);
         };
         let local = &applied.local;
-        let header = Header { sender: local.generation, receiver: peer };
+        let header = Header { sender: local.generation, receiver: peer, takes: local.takes };
+        let way = Way { out: reply.header.takes, back: local.takes };
+        self.way = way;
+        if !way.out && !way.back {
+            return Err(Ending::InSync);
+        }
         let parked = local.parked || reply.parked;
-        let more = sent.bounds.more() || body.bounds.more();
+        let more = (way.out && sent.bounds.more()) || (way.back && body.bounds.more());
         let moved_there = sent.bounds.from < body.mark && body.mark <= sent.bounds.end;
         let moved = moved_there || sent.mark != local.mark;
         // The peer has less than was thought, and said how much.
-        let gap = body.mark < sent.bounds.from;
+        let gap = way.out && body.mark < sent.bounds.from;
 
-        let equal = Self::compare(sent, reply, applied);
+        let lender = if way.out { Some(local.summary) } else { body.summary };
+        self.lent = lender.filter(|_| way.is_one());
+        let contained = self.lent.is_some() && self.lent == local.contained;
+        let equal = Self::compare(sent, reply, applied).map(|equal| equal || contained);
         if equal == Some(true) {
             self.events.push_back(Event::Compared { peer, equal: true });
             if !(more && moved) {
@@ -377,7 +409,7 @@ impl Requester {
         if spans.is_empty() {
             let found = search.found();
             self.report.documents_differing += found.len() as u64;
-            let mut mend = Mend::new(header, found);
+            let mut mend = Mend::new(header, self.way, found);
             let step = mend.next_batch();
             return self.mend(mend, step, now);
         }
@@ -397,7 +429,13 @@ impl Requester {
                 self.send(path, body, now)
             }
             Step::Done => {
+                let contained = mend.tally.contained;
                 self.count(mend.tally);
+                if let (true, Some(summary), Some(peer)) = (contained, self.lent, self.peer) {
+                    self.events.push_back(Event::Contained { peer, summary });
+                    self.events.push_back(Event::Compared { peer, equal: true });
+                    return Err(Ending::InSync);
+                }
                 self.collect();
                 Ok(())
             }
@@ -454,5 +492,6 @@ pub(crate) fn heard(message: &mut Sync) -> Heard {
         held: message.held,
         mark: message.body.as_ref().map(|body| body.mark),
         agreed: message.agreed,
+        takes: message.header.takes,
     }
 }

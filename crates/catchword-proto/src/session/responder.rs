@@ -228,7 +228,8 @@ impl Responder {
     /// A request for another generation of this device is answered with a hello alone.
     fn checked(&mut self, later: Later, local: &Local) {
         let asked = later.header();
-        let header = Header { sender: local.generation, receiver: asked.sender };
+        let (sender, takes) = (local.generation, local.takes);
+        let header = Header { sender, receiver: asked.sender, takes };
         if asked.receiver != local.generation {
             return self.finish(Status::OK, header.encode_alone());
         }
@@ -257,7 +258,7 @@ impl Responder {
         leave_out(&mut wanted, &forks);
         let (agreements, piece) = (Vec::new(), Vec::new());
         let response = VectorsResponse { vectors: mine, forks, agreements, more: false, piece };
-        if wanted.is_empty() {
+        if wanted.is_empty() || !request.header.takes {
             return self.probe(to, request, response);
         }
         self.ask(State::Filling(to, request, response), Question::CollectFor(wanted));
@@ -309,7 +310,11 @@ fn comparable(request: &Sync, local: &Local) -> bool {
 
 fn hello(request: &Sync, local: &Local) -> Sync {
     Sync {
-        header: Header { sender: local.generation, receiver: request.header.sender },
+        header: Header {
+            sender: local.generation,
+            receiver: request.header.sender,
+            takes: local.takes,
+        },
         versions: (PROTOCOL_MIN, PROTOCOL_MAX),
         exclusions: local.exclusions,
         held: local.held,

@@ -20,8 +20,9 @@ pub const SKEW_TOLD_MS: u64 = 60_000;
 
 /// Version 1 had neither scope nor skew.
 const RECORD_VERSIONS: std::ops::RangeInclusive<u8> = 1..=2;
-const SCOPE_ALL: u8 = 0;
+/// Bits of a scope.
 const SCOPE_CHOSEN: u8 = 1;
+const SCOPE_READ_ONLY: u8 = 2;
 const FAMILY_4: u8 = 4;
 const FAMILY_6: u8 = 6;
 
@@ -48,6 +49,8 @@ pub struct PeerRecord {
     pub addresses: Vec<SocketAddr>,
     /// Which books it gets, and may bring.
     pub scope: PeerScope,
+    /// Whether it only gets them: nothing is taken from it.
+    pub is_read_only: bool,
     /// How far its clock is ahead of this device's, in milliseconds; 0 within [`SKEW_TOLD_MS`].
     pub skew_ms: i64,
 }
@@ -155,7 +158,7 @@ impl PeerRecord {
         writer.u64(self.paired_at_ms).u64(self.last_ok_ms.unwrap_or_default());
         writer.bytes(&self.secret.0);
         writer.short_text(&self.name, NAME_BYTES_MAX).short_text(&self.platform, TAG_BYTES_MAX);
-        write_scope(&mut writer, &self.scope);
+        write_scope(&mut writer, &self.scope, self.is_read_only);
         writer.u64(self.skew_ms.cast_unsigned());
         for address in self.addresses.iter().take(ADDRESSES_MAX) {
             match address.ip() {
@@ -185,8 +188,8 @@ impl PeerRecord {
         let secret = SecretId(reader.fixed()?);
         let name = reader.short_text(NAME_BYTES_MAX)?.to_owned();
         let platform = reader.short_text(TAG_BYTES_MAX)?.to_owned();
-        let (scope, skew_ms) = match version {
-            1 => (PeerScope::All, 0),
+        let ((scope, is_read_only), skew_ms) = match version {
+            1 => ((PeerScope::All, false), 0),
             _ => (read_scope(&mut reader)?, reader.u64()?.cast_signed()),
         };
         let mut addresses = Vec::new();
@@ -210,18 +213,20 @@ impl PeerRecord {
             secret,
             addresses,
             scope,
+            is_read_only,
             skew_ms,
         })
     }
 }
 
-fn write_scope(writer: &mut Writer, scope: &PeerScope) {
+fn write_scope(writer: &mut Writer, scope: &PeerScope, is_read_only: bool) {
+    let read_only = if is_read_only { SCOPE_READ_ONLY } else { 0 };
     let PeerScope::Chosen { shelves, books } = scope else {
-        writer.byte(SCOPE_ALL);
+        writer.byte(read_only);
         return;
     };
     let count = |count: usize| u16::try_from(count).unwrap_or(u16::MAX);
-    writer.byte(SCOPE_CHOSEN).u16(count(shelves.len())).u16(count(books.len()));
+    writer.byte(SCOPE_CHOSEN | read_only).u16(count(shelves.len())).u16(count(books.len()));
     for shelf in shelves {
         writer.bytes(&shelf.0);
     }
@@ -230,18 +235,19 @@ fn write_scope(writer: &mut Writer, scope: &PeerScope) {
     }
 }
 
-fn read_scope(reader: &mut Reader<'_>) -> Result<PeerScope, RecordError> {
-    match reader.byte()? {
-        SCOPE_ALL => Ok(PeerScope::All),
-        SCOPE_CHOSEN => {
-            let (shelves, books) = (reader.u16()?, reader.u16()?);
-            let shelves =
-                (0..shelves).map(|_| reader.fixed().map(ShelfId)).collect::<Result<_, _>>()?;
-            let books = (0..books).map(|_| reader.fixed().map(BookId)).collect::<Result<_, _>>()?;
-            Ok(PeerScope::Chosen { shelves, books })
-        }
-        _ => Err(RecordError::Scope),
+fn read_scope(reader: &mut Reader<'_>) -> Result<(PeerScope, bool), RecordError> {
+    let bits = reader.byte()?;
+    if bits & !(SCOPE_CHOSEN | SCOPE_READ_ONLY) != 0 {
+        return Err(RecordError::Scope);
     }
+    let is_read_only = bits & SCOPE_READ_ONLY != 0;
+    if bits & SCOPE_CHOSEN == 0 {
+        return Ok((PeerScope::All, is_read_only));
+    }
+    let (shelves, books) = (reader.u16()?, reader.u16()?);
+    let shelves = (0..shelves).map(|_| reader.fixed().map(ShelfId)).collect::<Result<_, _>>()?;
+    let books = (0..books).map(|_| reader.fixed().map(BookId)).collect::<Result<_, _>>()?;
+    Ok((PeerScope::Chosen { shelves, books }, is_read_only))
 }
 
 const fn state_byte(state: PeerState) -> u8 {

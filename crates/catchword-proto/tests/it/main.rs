@@ -1,6 +1,8 @@
 //! What must hold of the protocols, whatever arrives.
 
 #[cfg(test)]
+mod blob;
+#[cfg(test)]
 mod discovery;
 #[cfg(test)]
 mod pairing_attacks;

@@ -66,7 +66,7 @@ fn an_idle_sync_has_the_same_size_for_3_and_for_10_000_books() {
         assert!(idle.bytes_sent.max(idle.bytes_received) + SIGNATURE_BYTES <= 512, "{idle:?}");
         sizes.push((idle.bytes_sent, idle.bytes_received));
     }
-    assert_eq!(sizes, [(116, 116); 2]);
+    assert_eq!(sizes, [(117, 117); 2]);
 }
 
 #[test]
@@ -102,6 +102,50 @@ fn a_change_reaches_a_third_device_while_its_maker_is_away() {
 
     assert_eq!(in_sync(world.sync(2, 1)).changes_received, 1);
     assert_eq!(in_sync(world.sync(1, 0)).changes_received, 0, "nothing comes back");
+}
+
+#[test]
+fn a_device_that_lends_gives_everything_and_gets_nothing() {
+    let mut world = chain(2, RULES);
+    let (books, reader) = (world.documents.clone(), world.devices[1].store.key);
+    world.devices[0].store.lends_to.insert(reader);
+    for book in &books {
+        world.write(0, *book, Log::Changes);
+    }
+    for _ in 0..4 {
+        world.write(1, books[0], Log::Changes);
+    }
+    // The reader cannot know yet: what it sends is passed over.
+    in_sync(world.sync(1, 0));
+    for (from, to) in [(1, 0), (0, 1)] {
+        for _ in 0..2 {
+            world.write(0, books[0], Log::Changes);
+            world.write(1, books[1], Log::Events);
+            let both = in_sync(world.sync(from, to));
+            assert_eq!(both.changes_sent + both.changes_received, 1, "{from} -> {to}: {both:?}");
+            let idle = in_sync(world.sync(from, to));
+            assert_eq!(costs(&idle), (1, 0, 0), "what was contained is not looked through again");
+        }
+    }
+    assert_eq!(world.differing(), []);
+    assert!(!world.devices[0].store.equals(&world.devices[1].store, books[0]));
+
+    world.devices[0].store.lends_to.clear();
+    in_sync(world.sync(1, 0));
+    assert!(books.iter().all(|it| world.devices[0].store.equals(&world.devices[1].store, *it)));
+}
+
+#[test]
+fn two_devices_that_lend_to_each_other_exchange_nothing() {
+    let mut world = chain(2, RULES);
+    for (at, other) in [(0, 1), (1, 0)] {
+        let key = world.devices[other].store.key;
+        world.devices[at].store.lends_to.insert(key);
+        world.write(at, world.documents[at], Log::Changes);
+    }
+    in_sync(world.sync(0, 1));
+    assert_eq!(costs(&in_sync(world.sync(0, 1))), (1, 0, 0));
+    assert_eq!(world.devices[0].store.tips(world.documents[1]).len(), 0);
 }
 
 #[test]

@@ -34,6 +34,8 @@ fn local() -> Local {
         held: ListDigest::default(),
         parked: false,
         agreed: false,
+        takes: true,
+        contained: None,
     }
 }
 
@@ -57,7 +59,7 @@ fn response(through: u64, end: u64) -> Sync {
     let bounds = Bounds { from: 7, through, end };
     let summary = Some(Summary([9; 32]));
     Sync {
-        header: Header { sender: THEIRS, receiver: MINE },
+        header: Header { sender: THEIRS, receiver: MINE, takes: true },
         versions: (1, 1),
         exclusions: ListDigest::default(),
         held: ListDigest::default(),
@@ -95,7 +97,7 @@ impl Bench {
                     assert_eq!(self.ended.replace((ending, report)), None, "it ends twice");
                 }
                 Event::Forked(spot) => self.forked.push(spot),
-                Event::Compared { .. } | Event::Sent { .. } => (),
+                Event::Compared { .. } | Event::Contained { .. } | Event::Sent { .. } => (),
                 Event::Answered(_) => panic!("a requester answers nothing"),
             }
         }
@@ -138,7 +140,7 @@ impl Bench {
 }
 
 const fn header() -> Header {
-    Header { sender: THEIRS, receiver: MINE }
+    Header { sender: THEIRS, receiver: MINE, takes: true }
 }
 
 #[test]
@@ -293,7 +295,7 @@ fn answers_to_what_was_not_asked_are_violations() {
 
     let mut bench = Bench::new();
     bench.answer(collected());
-    let stranger = Header { sender: Generation([8; 16]), receiver: MINE };
+    let stranger = Header { sender: Generation([8; 16]), receiver: MINE, takes: true };
     bench.response(Sync { header: stranger, ..response(7, 7) }.encode());
     assert_eq!(bench.ending(), unasked, "another generation than was named");
 
@@ -316,7 +318,7 @@ fn answers_to_what_was_not_asked_are_violations() {
 
 #[test]
 fn a_new_generation_in_a_later_phase_begins_again() {
-    let alone = Header { sender: Generation([8; 16]), receiver: MINE }.encode_alone();
+    let alone = Header { sender: Generation([8; 16]), receiver: MINE, takes: true }.encode_alone();
     for mut bench in [Bench::asking_for_ranges(), Bench::asking_for_vectors()] {
         bench.asked.clear();
         bench.response(alone.clone());
@@ -346,7 +348,7 @@ fn respond(path: Path, body: Vec<u8>, answers: Vec<Answer>) -> (Vec<Question>, (
 }
 
 fn from_peer() -> Sync {
-    Sync { header: Header { sender: THEIRS, receiver: MINE }, ..response(7, 7) }
+    Sync { header: Header { sender: THEIRS, receiver: MINE, takes: true }, ..response(7, 7) }
 }
 
 #[test]
@@ -381,7 +383,7 @@ fn a_request_is_durable_before_anything_is_said() {
 
 #[test]
 fn a_request_for_another_generation_gets_a_hello_alone_and_its_later_phases_change_nothing() {
-    let header = Header { sender: THEIRS, receiver: Generation([8; 16]) };
+    let header = Header { sender: THEIRS, receiver: Generation([8; 16]), takes: true };
     let sync = Sync { header, ..from_peer() };
     let (asked, (_, body)) = respond(Path::Sync, sync.encode(), vec![applied(7)]);
     assert_eq!(asked.len(), 1, "what came is kept");

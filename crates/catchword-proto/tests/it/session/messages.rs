@@ -15,7 +15,8 @@ use catchword_proto::session::{
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
 
-const HEADER: Header = Header { sender: Generation([1; 16]), receiver: Generation([2; 16]) };
+const HEADER: Header =
+    Header { sender: Generation([1; 16]), receiver: Generation([2; 16]), takes: true };
 
 fn numbered(number: usize) -> DocumentId {
     let mut bytes = [0; 32];
@@ -71,10 +72,10 @@ fn assert_limit<T: Debug + PartialEq>(
 }
 
 #[test]
-fn an_idle_sync_has_116_bytes_each_way() {
+fn an_idle_sync_has_117_bytes_each_way() {
     let idle = Sync { body: Some(body(0)), ..hello() };
-    assert_eq!(idle.encode().len(), 116);
-    assert_eq!(hello().encode().len(), 52);
+    assert_eq!(idle.encode().len(), 117);
+    assert_eq!(hello().encode().len(), 53);
 }
 
 #[test]
@@ -100,7 +101,9 @@ fn a_piece_at_the_limit_reads_and_one_byte_more_does_not() {
     let body = [body.clone(), vec![0; BODY_BYTES_MAX + 1 - body.len()]].concat();
     let count = Violation::TooMany { count: body.len(), count_max: BODY_BYTES_MAX };
     assert_eq!(Sync::decode(&body), Err(count), "before anything is read");
-    assert_eq!(Sync::decode(&body[1..]), Err(Violation::Number), "a generation of zeros");
+    let nobody = Header { sender: Header::UNKNOWN, ..HEADER };
+    let body = Sync { header: nobody, ..hello() }.encode();
+    assert_eq!(Sync::decode(&body), Err(Violation::Number), "a generation of zeros");
 }
 
 #[test]
@@ -236,7 +239,8 @@ fn paths_have_exactly_one_text() {
 fn header() -> impl Strategy<Value = Header> {
     let generation = || any::<[u8; 16]>().prop_map(Generation);
     let known = generation().prop_filter("zeros are nobody", |it| *it != Header::UNKNOWN);
-    (known, generation()).prop_map(|(sender, receiver)| Header { sender, receiver })
+    let parts = (known, generation(), any::<bool>());
+    parts.prop_map(|(sender, receiver, takes)| Header { sender, receiver, takes })
 }
 
 fn document() -> impl Strategy<Value = DocumentId> {

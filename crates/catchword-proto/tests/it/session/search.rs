@@ -101,7 +101,17 @@ fn trouble(world: &mut World, at: usize, trouble: Trouble) {
         return roll_back(world, at);
     }
     let drawn = world.random.random();
-    match world.random.random_range(0..13) {
+    match world.random.random_range(0..14) {
+        13 if trouble == Trouble::Honest => {
+            let key = world.devices.choose(&mut world.random).unwrap().store.key;
+            let store = &mut world.devices[at].store;
+            if !store.lends_to.remove(&key) {
+                store.lends_to.insert(key);
+            }
+            world.tally.lendings += 1;
+            world.changed(at);
+        }
+        13 => (),
         0 | 10 | 11 => {
             let backup = world.devices[at].store.back_up(&world.ledger);
             world.devices[at].backup = Some(backup);

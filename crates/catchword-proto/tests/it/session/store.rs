@@ -64,6 +64,10 @@ struct Marks {
     acknowledged: ListDigest,
     theirs: u64,
     agreed: bool,
+    /// The peer takes nothing from this device.
+    refused: bool,
+    /// As a process remembers it.
+    contained: Option<Summary>,
 }
 
 #[derive(Debug, Clone)]
@@ -111,6 +115,8 @@ pub(crate) struct Store {
     last: BTreeMap<Key, Generation>,
     /// Documents outside the scope of a peer.
     pub(crate) outside: BTreeMap<Key, BTreeSet<DocumentId>>,
+    /// Peers from which nothing is taken.
+    pub(crate) lends_to: BTreeSet<Key>,
     pub(crate) removed: BTreeSet<DocumentId>,
     pub(crate) paused: BTreeSet<DocumentId>,
     /// Facts beside which a peer has others: it is shown ours until both agree.
@@ -172,6 +178,7 @@ impl Store {
             marks: BTreeMap::new(),
             last: BTreeMap::new(),
             outside: BTreeMap::new(),
+            lends_to: BTreeSet::new(),
             removed: BTreeSet::new(),
             paused: BTreeSet::new(),
             owed: BTreeSet::new(),
@@ -275,6 +282,7 @@ impl Store {
     /// The process ends: what was not committed is gone, its numbers stay unused.
     pub(crate) fn kill(&mut self) {
         self.open = None;
+        self.marks.values_mut().for_each(|marks| marks.contained = None);
     }
 
     // What a machine asks.
@@ -344,6 +352,8 @@ impl Store {
             held: list_digest(&marks.list),
             parked: self.parked.iter().any(|parked| parked.peer == peer),
             agreed: marks.agreed,
+            takes: !self.lends_to.contains(&peer.0),
+            contained: marks.contained,
         }
     }
 
@@ -371,14 +381,19 @@ impl Store {
         new.sort_unstable();
         let more = self.rules.piece_max < new.len();
         new.truncate(self.rules.piece_max);
-        let through = if more { new.last().unwrap().0 } else { end };
+        let mut through = if more { new.last().unwrap().0 } else { end };
+        let refused = self.marks.get(&peer).is_some_and(|marks| marks.refused);
+        if refused {
+            new.clear();
+            through = from;
+        }
 
         let is_wanted = |store: &Self, id: Id| {
             let at = store.at[&id];
             from < store.number(ledger, id) && store.received.get(&at) != Some(&peer)
         };
         let mut first: Vec<Id> = new.iter().map(|(_, id)| *id).collect();
-        first.extend(self.owed_to(ledger, peer));
+        first.extend(self.owed_to(ledger, peer).into_iter().filter(|_| !refused));
         let piece = self.close(ledger, first, is_wanted);
         self.witness = self.witness.max(through);
         let exclusions = self.exclusions(peer.0);

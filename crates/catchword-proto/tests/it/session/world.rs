@@ -87,6 +87,7 @@ pub(crate) struct Tally {
     pub(crate) copies: u64,
     pub(crate) rollbacks: u64,
     pub(crate) exclusions: u64,
+    pub(crate) lendings: u64,
     pub(crate) purges: u64,
     pub(crate) forks: u64,
     pub(crate) forked: u64,
@@ -112,6 +113,7 @@ impl Tally {
         self.copies += other.copies;
         self.rollbacks += other.rollbacks;
         self.exclusions += other.exclusions;
+        self.lendings += other.lendings;
         self.purges += other.purges;
         self.forks += other.forks;
         self.forked += other.forked;
@@ -412,6 +414,9 @@ impl World {
             Event::Compared { peer, equal } => {
                 self.devices[at].store.compared((key, peer), equal);
             }
+            Event::Contained { peer, summary } => {
+                self.devices[at].store.contained((key, peer), summary);
+            }
             Event::Sent { peer, through } => {
                 self.devices[at].store.sent((key, peer), through);
             }
@@ -529,7 +534,14 @@ impl World {
 /// Returns the documents that both should hold alike and do not.
 pub(crate) fn differing(a: &Store, b: &Store) -> BTreeSet<DocumentId> {
     let named = a.named.union(&b.named);
-    named.filter(|it| a.shares(b, **it) && !a.equals(b, **it)).copied().collect()
+    let [a_takes, b_takes] = [(a, b), (b, a)].map(|(it, from)| !it.lends_to.contains(&from.key));
+    let differs = |document: DocumentId| match (a_takes, b_takes) {
+        (true, true) => !a.equals(b, document),
+        (true, false) => !b.is_within(a, document),
+        (false, true) => !a.is_within(b, document),
+        (false, false) => false,
+    };
+    named.filter(|it| a.shares(b, **it) && differs(**it)).copied().collect()
 }
 
 fn nothing() -> catchword_proto::session::Apply {

@@ -12,7 +12,8 @@ impl Store {
         let generation = self.generation;
         let marks = self.marks.entry(peer).or_default();
         let mut forget = false;
-        if let Some(Heard { built_for, list, held, mark, agreed }) = apply.heard.take() {
+        if let Some(Heard { built_for, list, held, mark, agreed, takes }) = apply.heard.take() {
+            marks.refused = !takes;
             marks.list = list.unwrap_or(std::mem::take(&mut marks.list));
             if built_for == generation {
                 marks.acknowledged = held;
@@ -24,6 +25,9 @@ impl Store {
         }
         if forget {
             self.forget(peer);
+        }
+        if self.lends_to.contains(&peer.0) {
+            apply = Apply { heard: None, piece: Vec::new(), bounds: None };
         }
         let (facts, _) = decode(&apply.piece);
         self.named.extend(facts.iter().map(|id| ledger.get(*id).chain.document));
@@ -105,6 +109,11 @@ impl Store {
         if equal {
             self.forget(peer);
         }
+    }
+
+    /// Remembers what the peer, or this device, lacked nothing of.
+    pub(crate) fn contained(&mut self, peer: Peer, summary: Summary) {
+        self.marks.entry(peer).or_default().contained = Some(summary);
     }
 
     /// Both hold the same: what still waits, waits for nothing.
