@@ -10,10 +10,10 @@ use sha2::{Digest, Sha256};
 use crate::bytes::{Reader, Writer};
 use crate::error::{AppendError, LoadError, load};
 use crate::witness::sync_folder;
-use crate::{Store, tables};
+use crate::{Store, partial, tables};
 
 const FOLDER: &str = "files";
-const COPY_BYTES: usize = 64 << 10;
+pub(crate) const COPY_BYTES: usize = 64 << 10;
 
 /// What is kept about a book file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,19 +136,25 @@ impl Store {
         File::open(&path).map_err(FileError::Io)
     }
 
-    /// Deletes the file of a book from this device, if it is there.
+    /// Deletes the file of a book from this device, if it is there, and what came of it so far.
     ///
     /// # Errors
     ///
     /// [`FileError::Io`].
     pub fn drop_file(&self, book: BookId) -> Result<(), FileError> {
-        match fs::remove_file(self.file_path(book)?) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(FileError::Io(error)),
-            _ => Ok(()),
+        let path = self.file_path(book)?;
+        for path in [partial::place(&path), path] {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(FileError::Io(error));
+                }
+                _ => (),
+            }
         }
+        Ok(())
     }
 
-    fn file_path(&self, book: BookId) -> Result<PathBuf, FileError> {
+    pub(crate) fn file_path(&self, book: BookId) -> Result<PathBuf, FileError> {
         Ok(file_place(self.folder().ok_or(FileError::NoFolder)?, book))
     }
 }

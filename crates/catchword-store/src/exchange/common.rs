@@ -169,6 +169,18 @@ impl Store {
         Ok(items)
     }
 
+    /// Returns whether a book is exchanged with a peer.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`].
+    pub fn exchanges(&self, peer: &Peer<'_>, book: BookId) -> Result<bool, LoadError> {
+        let mut inner = self.lock();
+        let (_, disk) = inner.parts()?;
+        let Some(number) = disk.number(book.document())? else { return Ok(false) };
+        Ok(disk.common(peer)?.holds(number))
+    }
+
     /// Returns the first bytes of the hash at each of these; none where there is no such number, or the
     /// document is not exchanged with this peer.
     ///

@@ -58,6 +58,8 @@ pub struct Heard {
     pub holds: [u8; 8],
     /// Whether the last comparison of this device with the peer found both equal.
     pub agreed: bool,
+    /// Whether the peer said that it takes nothing from this device.
+    pub refuses: bool,
 }
 
 /// What a peer says beside a piece.
@@ -143,7 +145,7 @@ impl PeerRecord {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Writer::default();
         out.number(self.mark).number(self.heard.given).fixed(&self.heard.holds);
-        out.byte(u8::from(self.heard.agreed));
+        out.byte(u8::from(self.heard.agreed) | (u8::from(self.heard.refuses) << 1));
         out.fixed(&self.heard_of.unwrap_or(NO_GENERATION).0).len(self.exclusions.macs.len());
         for mac in &self.exclusions.macs {
             out.fixed(mac);
@@ -159,7 +161,8 @@ impl PeerRecord {
         let mut input = Reader(bytes);
         let mark = input.number()?;
         let (given, holds) = (input.number()?, input.fixed()?);
-        let heard = Heard { given, holds, agreed: input.byte()? == 1 };
+        let flags = input.byte()?;
+        let heard = Heard { given, holds, agreed: flags & 1 != 0, refuses: flags & 2 != 0 };
         let heard_of = Some(Generation(input.fixed()?)).filter(|of| *of != NO_GENERATION);
         let macs = (0..input.count()?).map(|_| input.fixed()).collect::<Result<_, _>>()?;
         let outside = (0..input.count()?).map(|_| input.fixed().map(DocumentId));

@@ -249,7 +249,7 @@ fn a_removed_book_is_not_exchanged_until_it_is_added_again() {
     // The removed book is told by its MAC, and then neither side counts it.
     let excluded = b.towards(a.origin(), |peer| b.store.exclusions(peer).unwrap());
     assert_eq!(excluded.macs.len(), 2, "the book, and its notes");
-    let heard = Heard { given: 5, holds: [7; 8], agreed: true };
+    let heard = Heard { given: 5, holds: [7; 8], agreed: true, refuses: true };
     a.store.hear(b.origin(), &said(heard, Some(excluded.clone()))).unwrap();
     let local = a.towards(b.origin(), |peer| a.store.local(peer).unwrap());
     assert_eq!((local.held, local.heard), (excluded.digest(), heard));
@@ -390,7 +390,7 @@ fn a_change_waits_for_what_another_writer_made_before_it() {
 #[test]
 fn what_a_peer_said_of_an_earlier_generation_is_forgotten() {
     let (mut a, b) = (Device::with_book(1), Device::empty(2));
-    let heard = Heard { given: 5, holds: [7; 8], agreed: true };
+    let heard = Heard { given: 5, holds: [7; 8], agreed: true, refuses: true };
     a.store.hear(b.origin(), &said(heard, None)).unwrap();
     b.apply(&a, &a.collect(&b, 0).piece, Some(a.collect(&b, 0).bounds));
     let folder = a.folder.take().unwrap();
