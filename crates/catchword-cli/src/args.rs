@@ -185,6 +185,12 @@ pub(crate) enum Command {
     /// announces itself. The other device runs `catchword serve`. Prints what travelled, whether both hold
     /// the same, and where the devices had disagreed.
     Sync(SyncArgs),
+    /// Fetch the file of a book from the paired devices that have it
+    ///
+    /// Books' files travel only when they are asked for. All devices that have it give parts at once; what
+    /// came is kept when it is stopped or the connection breaks, and the next time goes on from there. The
+    /// file is there when all of it is, and is the book by its SHA-256.
+    Fetch(FetchArgs),
     /// Say why something is not in sync
     ///
     /// One line for every paired device, and one for every book that is not exchanged with it or that it
@@ -341,6 +347,9 @@ pub(crate) struct ScopeArgs {
     /// What is on this shelf: its name or id; may be given several times
     #[arg(long = "shelf", value_name = "SHELF")]
     pub(crate) shelves: Vec<String>,
+    /// Take nothing from it: it gets the books, and what it writes in them stays there
+    #[arg(long)]
+    pub(crate) read_only: bool,
 }
 
 /// A paired device.
@@ -379,6 +388,23 @@ pub(crate) struct SyncArgs {
     /// Where it listens [default: where it was last, or where it announces itself]
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) addr: Option<SocketAddr>,
+}
+
+/// `fetch`.
+#[derive(Debug, Args)]
+pub(crate) struct FetchArgs {
+    /// Id, beginning of an id, or exact title
+    #[arg(value_name = "BOOK")]
+    pub(crate) book: String,
+    /// Only from this device: name, fingerprint, or beginning of a fingerprint
+    #[arg(long, value_name = "PEER")]
+    pub(crate) peer: Option<String>,
+    /// Where it listens [default: where it was last, or where it announces itself]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) addr: Option<SocketAddr>,
+    /// Copy the file there, too, whether it came now or was here
+    #[arg(long, value_name = "FILE")]
+    pub(crate) save: Option<PathBuf>,
 }
 
 /// `init`.

@@ -11,6 +11,7 @@ mod demo;
 mod demo_crash;
 mod demo_devices;
 mod document;
+mod fetch;
 mod generate;
 mod history;
 mod import;
@@ -59,6 +60,7 @@ pub(crate) fn run(command: &Command, context: &Context) -> Result<(), Failure> {
         Command::Peers(args) => peers::run(args, context),
         Command::Serve(args) => serve::run(args, context),
         Command::Sync(args) => sync::run(args, context),
+        Command::Fetch(args) => fetch::run(args, context),
         Command::Status(args) => status::run(args, context),
         Command::Remove(args) => remove::run(args, context),
         Command::Check(args) => check::run(args, context),

@@ -1,15 +1,15 @@
 //! Writing a file so that it is either the old one or the new one, whole.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
 
 /// Replaces a file once the new one is complete and on the disk.
-pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+pub(crate) fn replace(path: &Path, source: impl io::Read) -> Result<(), Failure> {
     let beside = beside(path);
-    let written = write(&beside, bytes).and_then(|()| fs::rename(&beside, path));
+    let written = write(&beside, source).and_then(|()| fs::rename(&beside, path));
     written.map_err(|error| {
         // The error is what matters; a part that stays is in nobody's way.
         let _leftover = fs::remove_file(&beside);
@@ -23,9 +23,9 @@ fn beside(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn write(path: &Path, mut source: impl io::Read) -> io::Result<()> {
     let mut file = File::create(path)?;
-    file.write_all(bytes)?;
+    io::copy(&mut source, &mut file)?;
     file.sync_all()
 }
 
@@ -37,8 +37,8 @@ mod tests {
     fn a_file_is_replaced_whole_and_nothing_is_left_beside_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.automerge");
-        replace(&path, b"one").unwrap();
-        replace(&path, b"two").unwrap();
+        replace(&path, &b"one"[..]).unwrap();
+        replace(&path, &b"two"[..]).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
@@ -46,7 +46,7 @@ mod tests {
     #[test]
     fn a_folder_that_is_not_there_is_not_found() {
         let folder = tempfile::tempdir().unwrap();
-        let failure = replace(&folder.path().join("no/a"), b"one").unwrap_err();
+        let failure = replace(&folder.path().join("no/a"), &b"one"[..]).unwrap_err();
         assert_eq!(failure.exit.code(), 4);
     }
 }

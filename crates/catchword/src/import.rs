@@ -79,6 +79,31 @@ impl Library {
         Ok(Imported { book: Book::new(self.clone(), id), newness, file: described.file, title })
     }
 
+    /// Takes note of a book's file that has come here by itself.
+    ///
+    /// What it says about itself came with the book, unless whoever added it did not look into it.
+    #[cfg(feature = "net")]
+    pub(crate) fn adopt_file(&self, id: BookId) -> Result<(), ImportError> {
+        let store = &self.core().store;
+        let source = store.open_file(id).map_err(ImportError::file)?;
+        let bytes = source.metadata().map_err(io)?.len();
+        // Nobody imported it here, so it has no name of its own.
+        let record = BookFileRecord { bytes, name: String::new() };
+        let is_titled = store.book(id).map_err(edit)?.is_some_and(|it| !it.title.is_empty());
+        let file = if is_titled { None } else { catchword_formats::read(&source).ok() };
+        let edits = file.map_or_else(Vec::new, |file| {
+            let (pmd5, record) = ([0; 16], record.clone());
+            Described { id, pmd5, record, file }.metadata()
+        });
+        let adopted = self.write(|core| {
+            let holds = vec![Edit::AddHold { book: id }];
+            core.store.add_book(id, edits, holds, core.now_ms()).map_err(EditError::store)?;
+            core.store.record_file(id, &record).map_err(EditError::store)?;
+            Ok(((), None))
+        });
+        adopted.map_err(ImportError::Edit)
+    }
+
     fn take(&self, described: &Described, source: &File) -> Result<Newness, ImportError> {
         let store = &self.core().store;
         let id = described.id;
@@ -110,8 +135,16 @@ impl Book {
     ///
     /// [`ReadError::NoFile`] if it is not on this device, [`ReadError::DamagedFile`] if it has changed.
     pub fn file(&self) -> Result<BookFile, ReadError> {
-        let source = self.core().store.open_file(self.id()).map_err(ReadError::file)?;
-        catchword_formats::read(source).map_err(|error| ReadError::Io(error.into()))
+        catchword_formats::read(self.open_file()?).map_err(|error| ReadError::Io(error.into()))
+    }
+
+    /// Opens the file of the book, after verifying every byte of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`file`](Self::file).
+    pub fn open_file(&self) -> Result<File, ReadError> {
+        self.core().store.open_file(self.id()).map_err(ReadError::file)
     }
 
     /// Returns where a CFI leads, in parts per million of the whole book: the beginning of the file in
@@ -186,7 +219,10 @@ impl Described {
             field: field.to_owned(),
             meta: Meta { value, rank },
         };
-        let mut edits = vec![set("title", title.into(), rank)];
+        let mut edits = Vec::new();
+        if !title.is_empty() {
+            edits.push(set("title", title.into(), rank));
+        }
         if !self.file.authors.is_empty() {
             let authors = fitting(&self.file.authors);
             edits.push(set("authors", authors.into(), Rank::File));

@@ -8,8 +8,10 @@ mod call;
 mod certificate;
 mod desk;
 mod discovery;
+mod fetching;
 mod keeping;
 mod ledger;
+mod lending;
 mod mdns;
 mod meeting;
 mod neighbours;
@@ -26,11 +28,13 @@ mod table;
 mod tls;
 mod trouble;
 
+pub use catchword_proto::blob::fetch::Failure as FetchFailure;
 pub use catchword_proto::trust::{Deactivation, PeerRecord, PeerScope, PeerState};
 
 pub use call::{Ask, CallError, Incoming, IncomingError, Reply};
 pub use certificate::DeviceIdentity;
 pub use discovery::{Discovery, DiscoveryError, Heard};
+pub use fetching::{FetchError, FetchProgress, FetchReport};
 pub use mdns::Mdns;
 pub use meeting::SyncError;
 pub use node::{FindPeerError, Hosted, Join, JoinError, Near, Node, NodeConfig, NodeError};

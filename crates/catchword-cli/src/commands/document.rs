@@ -27,7 +27,7 @@ pub(crate) fn run(args: &DocumentArgs, context: &Context) -> Result<(), Failure>
             "`catchword journal BOOK --set TEXT` makes one",
         )
     })?;
-    files::replace(&context.path(&args.save), &saved.bytes)?;
+    files::replace(&context.path(&args.save), saved.bytes.as_slice())?;
     let shape = Saved {
         book: book.id().to_string(),
         heads: saved.heads.iter().map(ToString::to_string).collect(),

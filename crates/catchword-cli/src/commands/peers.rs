@@ -21,6 +21,8 @@ struct Listed {
     /// When it last answered, in milliseconds since the Unix epoch.
     last_sync: Option<u64>,
     scope: Scope,
+    /// Whether it gets them, and brings nothing.
+    read_only: bool,
 }
 
 /// Which books a device gets.
@@ -74,6 +76,7 @@ impl From<PeerRecord> for Listed {
             reason,
             last_sync: record.last_ok_ms,
             scope: record.scope.into(),
+            read_only: record.is_read_only,
         }
     }
 }
@@ -92,6 +95,7 @@ pub(crate) fn run(args: &PeersArgs, context: &Context) -> Result<(), Failure> {
         Some(PeersCommand::Scope(args)) => {
             let peer = node.find_peer(&args.peer)?;
             node.scope(peer.fingerprint, &scope(args, network.library())?)?;
+            node.set_read_only(peer.fingerprint, args.read_only)?;
         }
     }
     let peers: Vec<Listed> = node.peers().into_iter().map(Listed::from).collect();
@@ -115,7 +119,11 @@ pub(crate) fn run(args: &PeersArgs, context: &Context) -> Result<(), Failure> {
                 peer.name.clone(),
                 peer.state.to_owned(),
                 peer.last_sync.map(utc).unwrap_or_default(),
-                peer.scope.to_string(),
+                if peer.read_only {
+                    format!("{}, to read", peer.scope)
+                } else {
+                    peer.scope.to_string()
+                },
                 peer.reason.clone().unwrap_or_default(),
             ]);
         }

@@ -91,11 +91,7 @@ fn peers(args: &SyncArgs, network: &Network) -> Result<Vec<PeerRecord>, Failure>
     let mut peers = network.node().peers();
     peers.retain(|peer| matches!(peer.state, PeerState::Active | PeerState::Provisional));
     match (peers.len(), args.addr) {
-        (0, _) => Err(Failure::message(
-            Exit::NotFound,
-            "no device is paired with this one",
-            "`catchword pair --show` here, and on the other device what it prints",
-        )),
+        (0, _) => Err(no_peers()),
         (1, _) | (_, None) => Ok(peers),
         (_, Some(_)) => Err(Failure::message(
             Exit::Usage,
@@ -103,6 +99,15 @@ fn peers(args: &SyncArgs, network: &Network) -> Result<Vec<PeerRecord>, Failure>
             "say which with --peer PEER",
         )),
     }
+}
+
+/// Makes the failure of a command that needs another device.
+pub(crate) fn no_peers() -> Failure {
+    Failure::message(
+        Exit::NotFound,
+        "no device is paired with this one",
+        "`catchword pair --show` here, and on the other device what it prints",
+    )
 }
 
 impl From<SyncError> for Failure {

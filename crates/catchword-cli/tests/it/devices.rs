@@ -127,6 +127,36 @@ fn two_devices_that_were_apart_are_equal_after_one_sync() {
 }
 
 #[test]
+fn the_file_of_a_book_comes_when_it_is_asked_for() {
+    let (phone, book) = Shelf::with_sample();
+    let tablet = Shelf::new();
+    let host = pair(&phone, &tablet);
+    let (serving, address) = serve(&phone);
+    assert_eq!(sync(&tablet, &address)["in_sync"], true);
+
+    let (code, said) = tablet.failure(&["read", &book, "--page", "1"]);
+    assert_eq!(code, 4, "the file is not here: {said}");
+    let copy = tablet.path().join("copy.epub");
+    let copy = copy.to_str().expect("a plain path");
+    let fetched = tablet.json(&["fetch", &book, "--addr", &address, "--save", copy]);
+    let original = std::fs::read(phone.sample()).expect("the sample is there");
+    assert_eq!(fetched["bytes"], original.len());
+    assert_eq!((&fetched["bytes_received"], &fetched["from"]), (&fetched["bytes"], &json!([host])));
+    assert_eq!(std::fs::read(copy).expect("it was saved"), original);
+    assert_eq!(tablet.json(&["fetch", &book])["bytes_received"], 0, "nobody is asked again");
+    serving.terminate();
+
+    std::fs::remove_file(copy).expect("it is there");
+    let (daemon, _) = serve(&tablet);
+    tablet.json(&["fetch", &book, "--save", copy]);
+    assert_eq!(std::fs::read(copy).expect("the daemon saved it"), original);
+    daemon.terminate();
+
+    let lonely = Shelf::with_sample().0;
+    assert_eq!(lonely.failure(&["fetch", "no such book"]).0, 4);
+}
+
+#[test]
 fn a_change_reaches_the_third_device_through_the_second() {
     let (phone, book) = Shelf::with_sample();
     let (tablet, reader) = (Shelf::new(), Shelf::new());

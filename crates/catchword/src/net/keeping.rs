@@ -16,6 +16,7 @@ use crate::event::Subscription;
 use crate::library::Library;
 use crate::net::DiscoveryError;
 use crate::net::certificate::DeviceIdentity;
+use crate::net::fetching::Errands;
 use crate::net::ledger::Answered;
 use crate::net::meeting::Meetings;
 use crate::net::neighbours::{Neighbours, Voice, is_of};
@@ -45,6 +46,7 @@ pub(crate) struct Shared {
     discovery_error: Mutex<Option<DiscoveryError>>,
     pub(crate) meetings: Meetings,
     pub(crate) answered: Answered,
+    pub(crate) errands: Errands,
     rounds: Mutex<Rounds>,
     window: Mutex<Option<Window>>,
     changes: Arc<Changes>,
@@ -91,6 +93,7 @@ impl Shared {
             discovery_error: Mutex::new(discovery_error),
             meetings: Meetings::default(),
             answered: Answered::default(),
+            errands: Errands::default(),
             rounds: Mutex::default(),
             window: Mutex::default(),
             changes: Arc::default(),

@@ -37,6 +37,8 @@ pub(crate) struct Answered {
     /// Up to which local sequence each peer was answered since this process started. It says in its
     /// next message how far it came, and until then nothing is sent twice.
     through: Arc<Mutex<BTreeMap<Origin, u64>>>,
+    /// Where one of both takes nothing: what that one held when the other last lacked nothing of it.
+    contained: Arc<Mutex<BTreeMap<Origin, Summary>>>,
     desk: Arc<Desk>,
 }
 
@@ -47,6 +49,8 @@ pub(crate) struct Ledger {
     /// Names what is excluded, between the two.
     key: MacKey,
     scope: Scope,
+    /// Whether anything is taken from the peer.
+    takes: bool,
     answered: Answered,
     /// What will be asked for next, made while the peer is at work on what it has.
     next: Mutex<Option<Next>>,
@@ -99,6 +103,7 @@ impl Ledger {
             peer: record.fingerprint,
             key: MacKey::derive(secret, &[b"catchword/disc/v1"]),
             scope: scope(library, &record.scope),
+            takes: !record.is_read_only,
             answered: answered.clone(),
             next: Mutex::default(),
             given: Mutex::default(),
@@ -147,7 +152,10 @@ impl Ledger {
             let local = self.store().local(peer).map_err(EditError::store)?;
             let answered = self.answered().get(&peer.origin).copied().unwrap_or_default();
             let after = local.heard.given.max(answered);
-            let standing = self.store().standing(peer, after).map_err(EditError::store)?;
+            let mut standing = self.store().standing(peer, after).map_err(EditError::store)?;
+            if local.heard.refuses {
+                standing.unsent.clear();
+            }
             let outside = match &self.scope {
                 Scope::All => BTreeSet::new(),
                 Scope::Books(within) => {
@@ -156,13 +164,36 @@ impl Ledger {
                     books.filter(|book| !within.contains(book)).collect()
                 }
             };
-            Ok(Met { standing, outside, agreed: local.heard.agreed })
+            let heard = local.heard;
+            Ok(Met { standing, outside, agreed: heard.agreed, refuses: heard.refuses })
         })
+    }
+
+    /// Returns whether the peer gets this book.
+    pub(crate) async fn gives(self: &Arc<Self>, book: BookId) -> bool {
+        let (sender, receiver) = oneshot::channel();
+        let ledger = Arc::clone(self);
+        self.answered.desk.put(move || {
+            let known = ledger.store().peer_generation(ledger.peer);
+            let gives = known
+                .and_then(|known| ledger.towards(known, |it| ledger.store().exchanges(it, book)));
+            let _gone = sender.send(gives.unwrap_or(false));
+        });
+        receiver.await.unwrap_or(false)
     }
 
     /// Remembers that a response says everything up to this local sequence.
     pub(crate) fn sent(&self, generation: Generation, through: u64) {
         self.answered().insert(self.origin(generation), through);
+    }
+
+    /// Remembers what one side holds that takes nothing, and of which the other lacks nothing.
+    pub(crate) fn contains(&self, generation: Generation, summary: Summary) {
+        self.contained().insert(self.origin(generation), summary);
+    }
+
+    fn contained(&self) -> std::sync::MutexGuard<'_, BTreeMap<Origin, Summary>> {
+        self.answered.contained.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn answered(&self) -> std::sync::MutexGuard<'_, BTreeMap<Origin, u64>> {
@@ -267,6 +298,8 @@ impl Ledger {
             held: ListDigest(local.held),
             parked: local.parked,
             agreed: local.heard.agreed,
+            takes: self.takes,
+            contained: self.contained().get(&peer.origin).copied(),
         })
     }
 
@@ -289,6 +322,13 @@ impl Ledger {
         }
         let answered = self.answered().get(&peer.origin).copied();
         let after = after.or(answered).unwrap_or(heard.given);
+        if heard.refuses {
+            let from = if now.end < after { 0 } else { after };
+            let bounds = Bounds { from, through: from, end: now.end };
+            let (peer_generation, local) = (Some(peer.origin.generation), self.local(peer)?);
+            let piece = Piece::default();
+            return Ok(Collected { peer: peer_generation, local, list, bounds, piece });
+        }
         let prepared = self.next.lock().unwrap_or_else(PoisonError::into_inner).take();
         let prepared = prepared.filter(|next| {
             let made_for = (next.origin, next.after, next.excluded, next.found.bounds.end);
@@ -325,8 +365,11 @@ impl Ledger {
         *self.next.lock().unwrap_or_else(PoisonError::into_inner) = made.ok();
     }
 
-    fn apply(&self, peer: &Peer<'_>, apply: Apply) -> Result<Applied, Unable> {
+    fn apply(&self, peer: &Peer<'_>, mut apply: Apply) -> Result<Applied, Unable> {
         let own = self.store().local(peer)?;
+        if !self.takes {
+            (apply.piece, apply.bounds) = (Vec::new(), None);
+        }
         let for_us = apply.heard.as_ref().is_none_or(|heard| heard.built_for == own.generation);
         let said = apply.heard.map(|heard| {
             let macs = |list: Vec<Exclusion>| list.into_iter().map(|mac| mac.0).collect();
@@ -336,6 +379,7 @@ impl Ledger {
                 said.holds = heard.held.0;
                 said.given = heard.mark.unwrap_or(said.given);
             }
+            said.refuses = !heard.takes;
             if heard.mark.is_some() {
                 self.answered().remove(&peer.origin);
             }

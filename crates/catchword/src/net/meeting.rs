@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use catchword_model::identity::Fingerprint;
 use catchword_proto::discovery::{DiscoveryKey, utc_day};
-use catchword_proto::request::{Guard, SigningClock, TIME_WINDOW_MS};
+use catchword_proto::request::{Channel, Guard, SigningClock, TIME_WINDOW_MS};
 use catchword_proto::secret::PairSecret;
 use catchword_proto::trust::{Deactivation, PeerRecord, Step, StepError, Verdict};
 
@@ -107,6 +107,15 @@ impl Meetings {
     }
 }
 
+/// A connection to a peer, and what is needed to ask over it.
+#[derive(Debug)]
+pub(crate) struct Line {
+    pub(crate) record: PeerRecord,
+    pub(crate) secret: PairSecret,
+    pub(crate) connection: Connection,
+    pub(crate) channel: Channel,
+}
+
 /// What was learned of a peer's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Skew {
@@ -136,6 +145,30 @@ impl Shared {
         peer: Fingerprint,
         address: Option<SocketAddr>,
     ) -> Result<SyncReport, SyncError> {
+        let line = self.connect(peer, address).await?;
+        // Begun anew each time: a clock that was set right is noticed.
+        let mut clock = SigningClock::default();
+        let ledger = self.ledger(&line.record, &line.secret);
+        match request(&line.connection, &line.channel, &mut clock, &ledger).await {
+            Ok(report) => {
+                if 0 < report.round_trips {
+                    self.reached(peer, Some(line.connection.remote_address()))?;
+                    let told = clock.offset_ms();
+                    let skew = if told == 0 { Skew::Tolerated } else { Skew::Exactly(told) };
+                    self.skewed(peer, skew)?;
+                }
+                Ok(report)
+            }
+            Err(error) => Err(self.broken(peer, error)?),
+        }
+    }
+
+    /// Makes a connection to a peer.
+    pub(crate) async fn connect(
+        &self,
+        peer: Fingerprint,
+        address: Option<SocketAddr>,
+    ) -> Result<Line, SyncError> {
         let record = self.peers.find(peer).ok_or(PeerError::Step(StepError::NoPeer))?;
         if !self.peers.is_peer(peer) {
             return Err(SyncError::NotActive(record.state));
@@ -147,25 +180,20 @@ impl Shared {
         }
         let connection = reached?;
         let channel = connection.channel(&secret, self.own).map_err(lost)?;
-        // Begun anew each time: a clock that was set right is noticed.
-        let mut clock = SigningClock::default();
-        let ledger = self.ledger(&record, &secret);
-        match request(&connection, &channel, &mut clock, &ledger).await {
-            Ok(report) => {
-                if 0 < report.round_trips {
-                    self.reached(peer, Some(connection.remote_address()))?;
-                    let told = clock.offset_ms();
-                    let skew = if told == 0 { Skew::Tolerated } else { Skew::Exactly(told) };
-                    self.skewed(peer, skew)?;
-                }
-                Ok(report)
-            }
-            Err(error) if error.lost() == Some(Lost::Refused) => {
-                self.peers.take(Step::Deactivate(peer, Deactivation::UnknownToPeer))?;
-                Err(SyncError::UnknownToPeer)
-            }
-            Err(error) => Err(SyncError::Call(error)),
+        Ok(Line { record, secret, connection, channel })
+    }
+
+    /// Returns what a call that failed means: a peer that does not know this device is deactivated.
+    pub(crate) fn broken(
+        &self,
+        peer: Fingerprint,
+        error: CallError,
+    ) -> Result<SyncError, PeerError> {
+        if error.lost() != Some(Lost::Refused) {
+            return Ok(SyncError::Call(error));
         }
+        self.peers.take(Step::Deactivate(peer, Deactivation::UnknownToPeer))?;
+        Ok(SyncError::UnknownToPeer)
     }
 
     /// Makes what answers from the store towards a peer.

@@ -1,6 +1,7 @@
 //! A library on the network: listens, pairs, and syncs with the paired devices.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use catchword_model::id::BookId;
@@ -19,6 +20,7 @@ use crate::keys::KeyError;
 use crate::library::Library;
 use crate::net::Discovery;
 use crate::net::certificate::DeviceIdentity;
+use crate::net::fetching::{FetchError, FetchProgress, FetchReport};
 use crate::net::keeping::{Shared, Window, keep};
 use crate::net::meeting::SyncError;
 use crate::net::neighbours::Neighbours;
@@ -340,6 +342,16 @@ impl Node {
         self.shared.peers.take(Step::Scope(peer, scope))
     }
 
+    /// Says whether a peer only gets books, from the next sync on, or may bring changes as well. What is
+    /// in its scope it gets either way.
+    ///
+    /// # Errors
+    ///
+    /// [`PeerError`]; nothing was changed.
+    pub fn set_read_only(&self, peer: Fingerprint, is_read_only: bool) -> Result<(), PeerError> {
+        self.shared.peers.take(Step::ReadOnly(peer, is_read_only))
+    }
+
     /// Brings this library and a peer's to the same state: at an address, or where it announces itself
     /// and was last.
     ///
@@ -352,6 +364,24 @@ impl Node {
         address: Option<SocketAddr>,
     ) -> Result<SyncReport, SyncError> {
         self.shared.sync(peer, address).await
+    }
+
+    /// Fetches the file of a book that the library shows: from one peer, at an address or where it is
+    /// found, or from everyone who has it at once. What came of it earlier is not fetched again, and
+    /// nobody sees it before all of it has the name of the book.
+    ///
+    /// `progress` is told how far it is, ten times a second and after each part, and may stop it.
+    ///
+    /// # Errors
+    ///
+    /// [`FetchError`]. What came is kept for the next time.
+    pub async fn fetch(
+        &self,
+        book: BookId,
+        from: Option<(Fingerprint, Option<SocketAddr>)>,
+        progress: impl FnMut(FetchProgress) -> ControlFlow<()>,
+    ) -> Result<FetchReport, FetchError> {
+        self.shared.fetch(book, from, progress).await
     }
 
     /// Says how things stand, of everything or of one book: whether each peer is in sync, and if not,

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use catchword_model::identity::Fingerprint;
+use catchword_proto::blob::book_of;
 use catchword_proto::request::{EXPORTER_LABEL, Refusal, Standing, signed_by_another};
 use catchword_proto::secret::PairSecret;
 
 use crate::net::call::IncomingError;
 use crate::net::keeping::Shared;
+use crate::net::lending::Lender;
 use crate::net::meeting::Skew;
 use crate::net::quic::Connection;
-use crate::net::syncing::respond;
+use crate::net::syncing::{METHOD, respond};
 use crate::net::tls::{Purpose, Trust as _};
 
 /// Takes connections until the endpoint is closed.
@@ -41,6 +43,7 @@ async fn serve(shared: Arc<Shared>, connection: Connection) {
     let standing = || {
         if shared.peers.is_peer(peer) { Standing::Trusted } else { Standing::Refused }
     };
+    let mut lender = Lender::new(&shared.library);
     let mut visit = Visit { shared: &shared, peer, is_known: false, is_skewed: false };
     while let Ok(stream) = connection.accept().await {
         let read =
@@ -54,7 +57,10 @@ async fn serve(shared: Arc<Shared>, connection: Connection) {
         };
         visit.asked(incoming.time_ms());
         // An answer that did not arrive is asked for again.
-        let _answered = respond(incoming, &channel, &ledger).await;
+        let _answered = match book_of(incoming.path()).filter(|_| incoming.method() == METHOD) {
+            Some(book) => lender.respond(book, incoming, &channel, &ledger).await,
+            None => respond(incoming, &channel, &ledger).await,
+        };
         shared.came(peer);
     }
 }

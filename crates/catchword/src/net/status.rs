@@ -134,6 +134,10 @@ pub enum Reason {
         /// How far it is ahead, in milliseconds.
         by_ms: i64,
     },
+    /// The device only gets books: nothing is taken from it.
+    ReadOnly,
+    /// The device only gives books: it takes nothing from this one.
+    ReadOnlyThere,
     /// The book was removed from this device.
     RemovedHere,
     /// The device does not get it: it is not in its scope.
@@ -189,6 +193,13 @@ impl Reason {
                 Deactivation::KeysNotRestored => "`catchword pair --show` to pair again",
             },
             Self::ClockSkew { .. } => "set the clock of that device right",
+            Self::ReadOnly => {
+                "to take what it writes as well, `catchword peers scope` without `--read-only`"
+            }
+            Self::ReadOnlyThere => {
+                "what is written here reaches others; on that device: `catchword peers scope` without \
+                 `--read-only`"
+            }
             Self::RemovedHere => "import its file again to have it back",
             Self::OutsideScope { .. } => "`catchword peers scope PEER --book BOOK`, or `--all`",
             Self::ExcludedThere { .. } => {
@@ -230,6 +241,10 @@ impl fmt::Display for Reason {
                 let (seconds, word) =
                     (by_ms.unsigned_abs() / 1_000, if *by_ms < 0 { "behind" } else { "ahead" });
                 write!(f, "its clock is {seconds} s {word}")
+            }
+            Self::ReadOnly => f.write_str("it gets books, and nothing is taken from it"),
+            Self::ReadOnlyThere => {
+                f.write_str("it gives books, and takes nothing from this device")
             }
             Self::RemovedHere => f.write_str("it was removed from this device"),
             Self::OutsideScope { peer } => write!(f, "{peer} does not get it"),
@@ -381,6 +396,13 @@ impl Report<'_> {
             let reason = Reason::ClockSkew { by_ms: record.skew_ms };
             self.add(subject.clone(), State::Noted, reason, record.last_ok_ms);
         }
+        for (is_so, reason) in
+            [(record.is_read_only, Reason::ReadOnly), (met.refuses, Reason::ReadOnlyThere)]
+        {
+            if is_so {
+                self.add(subject.clone(), State::Noted, reason, None);
+            }
+        }
         self.agreement(record, subject, name, &met);
         Ok(())
     }
@@ -460,4 +482,6 @@ pub(crate) struct Met {
     /// Books that are not in its scope.
     pub(crate) outside: BTreeSet<BookId>,
     pub(crate) agreed: bool,
+    /// Whether it takes nothing from this device.
+    pub(crate) refuses: bool,
 }

@@ -17,7 +17,7 @@ use crate::net::ledger::Ledger;
 use crate::net::quic::{Connection, Lost};
 
 /// The method of every request.
-const METHOD: &str = "POST";
+pub(crate) const METHOD: &str = "POST";
 
 /// What a sync with one peer did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +80,7 @@ pub(crate) async fn request(
                     machine.handle_input(requester::Input::Answer(answer), Instant::now());
                 }
                 Event::Compared { peer, equal } => ledger.compared(peer, equal).await,
+                Event::Contained { peer, summary } => ledger.contains(peer, summary),
                 Event::Sent { peer, through } => ledger.sent(peer, through),
                 Event::Forked(spot) => report.forks.push(spot),
                 Event::Ended { ending, report: done } => {
@@ -140,6 +141,7 @@ pub(crate) async fn respond(
                 }
                 Event::Sent { peer, through } => ledger.sent(peer, through),
                 Event::Compared { .. }
+                | Event::Contained { .. }
                 | Event::Forked(_)
                 | Event::Ended { .. }
                 | Event::Answered(_) => (),

@@ -1,6 +1,8 @@
 //! Connections between devices, on loopback, and the attacks they must withstand.
 
+mod files;
 mod forged;
+mod lending;
 mod libraries;
 mod mdns;
 mod node;

@@ -195,7 +195,7 @@ impl Liar {
         let bounds = Bounds { from: 0, through: 0, end: 0 };
         let none = ListDigest([0; 8]);
         let body = Sync {
-            header: Header { sender: self.generation, receiver: line.receiver },
+            header: Header { sender: self.generation, receiver: line.receiver, takes: true },
             versions: (PROTOCOL_MIN, PROTOCOL_MAX),
             exclusions: none,
             held: none,
