@@ -602,6 +602,9 @@ pub(crate) struct RemoveArgs {
     /// Delete its positions, annotations and history on this device, too
     #[arg(long)]
     pub(crate) purge: bool,
+    /// Where the other device listens [default: where it was last, or where it announces itself]
+    #[arg(long, value_name = "HOST:PORT", requires = "purge")]
+    pub(crate) addr: Option<SocketAddr>,
 }
 
 /// `document`.

@@ -172,10 +172,12 @@ impl Inner {
             let (value, max) = (writes.len() as u64, OPS_MAX as u64);
             return Err(AppendError::OutOfRange { what: "writes of one change", value, max });
         }
-        let author = self.author();
+        let (stage, disk) = self.parts()?;
+        let id = stage.doc(disk, number)?.id;
+        let author = self.author_in(id);
         let (stage, disk) = self.parts()?;
         let doc = stage.doc(disk, number)?;
-        let (id, base) = (doc.id, doc.base(author));
+        let base = doc.base(author);
         if doc.writer_place(base.actor).is_none() && ACTORS_MAX <= doc.writers.len() {
             return Err(AppendError::Full { what: "writers", max: ACTORS_MAX as u64 });
         }
@@ -317,6 +319,7 @@ impl Inner {
         self.stage = Stage::default();
         let disk = Snapshot::take(&self.library)?;
         self.drained = disk.meta_number(crate::meta::DRAINED)?;
+        self.actors = disk.actor_numbers()?;
         self.disk = Some(disk);
         self.tail.retain(|(sequence, _)| self.drained < *sequence);
         self.stage_tail()

@@ -37,6 +37,7 @@ use crate::tables;
 
 pub use accept::{Applied, ApplyError, Bounds, Delivery, Equivocation, Fate};
 pub use ahead::{Ahead, STAMP_AHEAD_MS};
+pub(crate) use arrivals::delete as delete_arrivals;
 pub(crate) use common::item_of;
 pub use common::{Item, Span, Spot};
 pub use gather::{CollectError, Collected, Given};

@@ -96,6 +96,9 @@ pub(crate) fn flush(
     let before = Before::of(stage, &disk)?;
     drop(disk);
     let write = begin(library)?;
+    if let Some(gone) = &stage.gone {
+        gone.write(&write)?;
+    }
     write_rows(&write, stage)?;
     write_fields(&write, stage)?;
     write_log(&write, stage)?;
@@ -134,6 +137,9 @@ struct Before {
 impl Before {
     fn of(stage: &Stage, disk: &Snapshot) -> Result<Self, LoadError> {
         let mut before = Self { recents: Vec::new(), sum: disk.kept_sum()? };
+        if let (Some(gone), Some(sum)) = (&stage.gone, &mut before.sum) {
+            gone.subtract_from(sum);
+        }
         for number in &stage.dirty_docs {
             let Some(doc) = disk.doc(*number)? else { continue };
             before.recents.push((*number, doc.summary.last_read));

@@ -42,6 +42,7 @@ mod opening;
 mod partial;
 mod peers;
 mod progress;
+mod purge;
 mod query;
 mod remove;
 mod restore;
@@ -60,7 +61,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use catchword_model::hlc::HlcClock;
-use catchword_model::id::{Author, DeviceId, Generation};
+use catchword_model::id::{Author, DeviceId, DocumentId, Generation};
 use redb::Database;
 
 pub use admit::{ReceiveReport, Received};
@@ -90,7 +91,6 @@ pub use partial::PartialFile;
 pub use peers::PeerRows;
 pub use progress::{End, OnProgress, Progress, Step};
 pub use query::{BookSummary, BookView, EventTotals, PlaceEntry, ShelfView};
-pub use remove::PurgeRefused;
 pub use restore::{Existing, RestoreError, RestoreReport, restore};
 pub use statements::Signer;
 pub use turns::{Motion, Turn, TurnReceipt};
@@ -138,6 +138,7 @@ pub(crate) struct Inner {
     pub(crate) tail: Vec<(u64, wal::Record)>,
     pub(crate) pending: BTreeMap<u32, Pending>,
     pub(crate) identity: meta::StoredIdentity,
+    pub(crate) actors: purge::ActorNumbers,
     /// The notes document that was used last.
     pub(crate) loaded: Option<notes::Loaded>,
     pub(crate) exchange: ExchangeOptions,
@@ -154,9 +155,10 @@ impl std::fmt::Debug for Inner {
 }
 
 impl Inner {
-    /// Who writes here, in every document.
-    pub(crate) fn author(&self) -> Author {
-        Author { device: self.identity.device, n: 0 }
+    /// Who writes here, in a document.
+    pub(crate) fn author_in(&self, document: DocumentId) -> Author {
+        let n = self.actors.get(&document).copied().unwrap_or_default();
+        Author { device: self.identity.device, n }
     }
 
     /// Returns the stage and the tables under it.

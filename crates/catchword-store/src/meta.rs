@@ -21,6 +21,8 @@ pub(crate) const SUM: &str = "sum";
 pub(crate) const PARKED_BYTES: &str = "parked_bytes";
 /// The first stamp of somebody else that was ahead of the wall clock. See `exchange/ahead.rs`.
 pub(crate) const AHEAD: &str = "ahead";
+/// Which of this device's actors writes in documents that were purged. See `purge.rs`.
+pub(crate) const ACTORS: &str = "actors";
 pub(crate) const IDENTITY: &str = "identity";
 /// What is kept of the windows in which devices were paired. Absent until the first one.
 pub(crate) const PAIRING_WINDOWS: &str = "pairing_windows";
@@ -71,17 +73,20 @@ impl StoredIdentity {
             .find(|generation| DeviceId::derive(&self.public_key_spki, *generation) == device)
     }
 
-    /// Returns the generation in which this library's first actor in a document is this one.
+    /// Returns the generation in which one of this library's first actors in a document, up to `n_max`,
+    /// is this one, and which of them it is.
     pub(crate) fn generation_with_actor(
         &self,
         document: DocumentId,
         actor: ActorId,
-    ) -> Option<Generation> {
+        n_max: u32,
+    ) -> Option<(Generation, u32)> {
         let own = std::iter::once(self.generation);
         let formers = self.replaced.iter().map(|former| former.generation);
-        own.chain(formers).find(|generation| {
-            let device = DeviceId::derive(&self.public_key_spki, *generation);
-            Author { device, n: 0 }.actor(document) == actor
+        own.chain(formers).find_map(|generation| {
+            let device = DeviceId::derive(&self.public_key_spki, generation);
+            let n = (0..=n_max).find(|n| Author { device, n: *n }.actor(document) == actor)?;
+            Some((generation, n))
         })
     }
 

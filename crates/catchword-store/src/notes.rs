@@ -181,10 +181,10 @@ impl Inner {
 
     /// Takes the document out of the cache, or builds it from the log.
     fn take_document(&mut self, number: u32) -> Result<Loaded, LoadError> {
-        let author = self.author();
         let (stage, disk) = self.parts()?;
         let doc = stage.doc(disk, number)?;
         let (id, kind, heads): (_, _, Vec<ChangeHash>) = (doc.id, doc.kind, doc.head_hashes());
+        let author = self.author_in(id);
         if let Some(loaded) = self.loaded.take()
             && loaded.number == number
             && loaded.document.heads() == heads

@@ -135,7 +135,7 @@ impl Store {
         let disk = Snapshot::take(&library)?;
         check_format(&disk)?;
         let new = disk.doc(LIBRARY_NUMBER)?.is_none();
-        let identity = disk.identity()?;
+        let (identity, actors) = (disk.identity()?, disk.actor_numbers()?);
         let same_wal = claim_wal(&library, &wal, &disk, new)?;
         let mut inner = Inner {
             clock: HlcClock::resume(disk.clock()?),
@@ -150,6 +150,7 @@ impl Store {
             tail: Vec::new(),
             pending: std::collections::BTreeMap::new(),
             identity,
+            actors,
             loaded: None,
             exchange: ExchangeOptions::default(),
             sent: 0,

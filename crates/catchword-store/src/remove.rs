@@ -7,15 +7,6 @@ use crate::error::{AppendError, LoadError, load};
 use crate::snapshot::Snapshot;
 use crate::{Inner, Store, tables};
 
-/// Why a removed book's history is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum PurgeRefused {
-    /// No paired device is known to hold everything of the book.
-    #[error("no other device is known to hold everything of this book")]
-    NoOtherDevice,
-}
-
 impl Store {
     /// Hides a book on this device: its file goes, its history stays. Adding it again undoes it.
     ///
@@ -75,15 +66,6 @@ impl Store {
             removed.extend(book.map(|book| (book, since_ms.value())));
         }
         Ok(removed)
-    }
-
-    /// Deletes the history of a removed book, if another device holds everything of it.
-    ///
-    /// # Errors
-    ///
-    /// Without other devices always [`PurgeRefused::NoOtherDevice`]: nothing here could bring it back.
-    pub fn may_purge(&self, _book: BookId) -> Result<(), PurgeRefused> {
-        Err(PurgeRefused::NoOtherDevice)
     }
 }
 

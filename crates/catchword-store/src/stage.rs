@@ -75,6 +75,8 @@ pub(crate) struct Stage {
     /// Documents whose summary may have changed.
     pub(crate) stale_summaries: BTreeSet<u32>,
     pub(crate) exchange: Staged,
+    /// Documents whose history goes.
+    pub(crate) gone: Option<crate::purge::Gone>,
 }
 
 pub(crate) fn hash_prefix(hash: ChangeHash) -> u64 {

@@ -225,10 +225,11 @@ impl Inner {
     /// A writer of nothing but events does not say who it is: then it is compared with every
     /// generation.
     pub(crate) fn own_actor(&self, doc: &Doc, writer: &DocWriter) -> Option<(Generation, u32)> {
-        match writer.author {
-            Some(author) => Some((self.identity.generation_of(author.device)?, author.n)),
-            None => Some((self.identity.generation_with_actor(doc.id, writer.actor)?, 0)),
+        if let Some(author) = writer.author {
+            return Some((self.identity.generation_of(author.device)?, author.n));
         }
+        let n_max = self.author_in(doc.id).n;
+        self.identity.generation_with_actor(doc.id, writer.actor, n_max)
     }
 
     /// Signs the newest change and event of each of this device's own actors in every document, and

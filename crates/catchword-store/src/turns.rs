@@ -226,12 +226,12 @@ impl Inner {
         pending: &Pending,
         acknowledged: &mut Acknowledged,
     ) -> Result<(), LoadError> {
-        let author = self.author();
         let sequence = self.take_sequence();
         let (stage, disk) = self.parts()?;
+        let id: DocumentId = stage.doc(disk, number)?.id;
+        let actor = self.author_in(id).actor(id);
+        let (stage, disk) = self.parts()?;
         let doc = stage.doc(disk, number)?;
-        let id: DocumentId = doc.id;
-        let actor = author.actor(id);
         let writer = doc.writer(actor);
         let event = ReadingEvent {
             book: BookId(id.0),

@@ -204,8 +204,8 @@ pub enum ImportError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RemoveError {
-    /// Nothing could bring the book's history back. The book is removed, its history is kept.
-    #[error("the history of this book is nowhere else")]
+    /// No paired device that could be asked now has everything of the book. Nothing was changed.
+    #[error("no paired device that could be asked now has everything of this book")]
     OnlyHere,
     /// The library could not be changed.
     #[error("the book was not removed")]

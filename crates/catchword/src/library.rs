@@ -246,7 +246,7 @@ impl Library {
     ///
     /// [`FindError::NotFound`], or [`FindError::Ambiguous`] if several books fit.
     pub fn find(&self, name: &str) -> Result<Book, FindError> {
-        let mut books = self.by_prefix(name).map_err(FindError::Read)?;
+        let mut books = self.by_prefix(name, false).map_err(FindError::Read)?;
         if books.is_empty() {
             books = self.by_title(name).map_err(FindError::Read)?;
         }
@@ -258,7 +258,23 @@ impl Library {
         }
     }
 
-    fn by_prefix(&self, name: &str) -> Result<Vec<BookId>, ReadError> {
+    /// Finds a book that was removed from this device, and whose history is here, by its id or the
+    /// beginning of one (at least 6 digits).
+    ///
+    /// # Errors
+    ///
+    /// As [`find`](Self::find).
+    pub fn find_removed(&self, name: &str) -> Result<BookId, FindError> {
+        let books = self.by_prefix(name, true).map_err(FindError::Read)?;
+        let name = name.to_owned();
+        match books.as_slice() {
+            [] => Err(FindError::NotFound { name }),
+            [book] => Ok(*book),
+            _ => Err(FindError::Ambiguous { name, books }),
+        }
+    }
+
+    fn by_prefix(&self, name: &str, removed: bool) -> Result<Vec<BookId>, ReadError> {
         let digits = name.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
         if !digits || name.len() < PREFIX_DIGITS_MIN || 2 * BookId::LEN < name.len() {
             return Ok(Vec::new());
@@ -266,7 +282,7 @@ impl Library {
         let store = &self.core().store;
         let mut books = Vec::new();
         for book in store.books_by_prefix(name, usize::MAX).map_err(ReadError::store)? {
-            if !store.is_removed(book).map_err(ReadError::store)? {
+            if store.is_removed(book).map_err(ReadError::store)? == removed {
                 books.push(book);
             }
         }
@@ -365,15 +381,6 @@ impl Library {
             Ok(((), Some(Event::BookRemoved { book })))
         });
         removed.map_err(RemoveError::Edit)
-    }
-
-    /// Returns whether the history of a book may be deleted from this device.
-    ///
-    /// # Errors
-    ///
-    /// [`RemoveError::OnlyHere`] unless another device, asked now, has everything of the book.
-    pub fn may_purge(&self, book: BookId) -> Result<(), RemoveError> {
-        self.core().store.may_purge(book).map_err(|_| RemoveError::OnlyHere)
     }
 
     /// Fills the library with made-up books for trials, `annotations` in each, and goes on where it was

@@ -18,6 +18,7 @@ mod neighbours;
 mod node;
 mod pairing;
 mod peers;
+mod purging;
 mod quic;
 mod rounds;
 mod serving;

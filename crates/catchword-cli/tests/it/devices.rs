@@ -157,6 +157,27 @@ fn the_file_of_a_book_comes_when_it_is_asked_for() {
 }
 
 #[test]
+fn a_book_goes_with_its_history_when_another_device_has_it() {
+    let (phone, book) = Shelf::with_sample();
+    let tablet = Shelf::new();
+    let host = pair(&tablet, &phone);
+    phone.json(&["annotate", &book, "--quote", "kept elsewhere", "--ppm", "5"]);
+    phone.json(&["remove", &book]);
+    let (code, said) = phone.failure(&["remove", &book, "--purge", "--addr", "127.0.0.1:1"]);
+    assert_eq!(code, 3, "nobody is there: {said}");
+
+    let (serving, address) = serve(&tablet);
+    let purged = phone.json(&["remove", &book[..8], "--purge", "--addr", &address]);
+    assert_eq!(purged, json!({ "book": book, "removed": true, "kept_by": host }));
+    assert_eq!(state(&tablet, &book)["annotations"][0]["quote"], "kept elsewhere");
+    phone.json(&["import", phone.sample().to_str().expect("a plain path")]);
+    assert_eq!(state(&phone, &book)["annotations"], json!([]), "its history is not here");
+    assert_eq!(sync(&phone, &address)["in_sync"], true);
+    assert_eq!(state(&phone, &book), state(&tablet, &book));
+    serving.terminate();
+}
+
+#[test]
 fn a_change_reaches_the_third_device_through_the_second() {
     let (phone, book) = Shelf::with_sample();
     let (tablet, reader) = (Shelf::new(), Shelf::new());

@@ -152,12 +152,14 @@ impl Mend {
         let stage = std::mem::replace(&mut self.stage, Stage::Comparing);
         if let Stage::Sending { rest } = stage {
             let (header, response) = ChangesResponse::decode(body)?;
+            let response = response.filter(|_| header.takes == self.way.out);
             let Some(response) = response else { return Ok(Response::Alone(header)) };
             self.tally.added_there += response.added;
             self.progress |= 0 < response.added;
             return Ok(Response::Step(self.settle(rest)));
         }
         let (header, response) = VectorsResponse::decode(body)?;
+        let response = response.filter(|_| header.takes == self.way.out);
         let Some(response) = response else { return Ok(Response::Alone(header)) };
         if let Stage::Probing(mut halving) = stage {
             halving.agreements(&response.agreements)?;
@@ -282,7 +284,7 @@ impl Mend {
 #[derive(Debug)]
 pub(crate) enum Response {
     Step(Step),
-    /// The responder has another generation than was named.
+    /// The responder has another generation than was named, or has begun or ceased to lend.
     Alone(Header),
 }
 

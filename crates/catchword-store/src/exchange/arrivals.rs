@@ -77,6 +77,21 @@ pub(super) fn write(
     Ok(())
 }
 
+/// Deletes the runs of a document.
+pub(crate) fn delete(write: &WriteTransaction, number: u32) -> Result<(), LoadError> {
+    let mut table = write.open_table(tables::RECEIVED).map_err(load)?;
+    let mut unread = Ok(());
+    let mut is_of = |first: u64, bytes: &[u8]| match Run::decode(first, bytes) {
+        Ok(run) => run.arrival.number == number,
+        Err(error) => {
+            unread = Err(error);
+            false
+        }
+    };
+    table.retain(|first, bytes| !is_of(first, bytes)).map_err(load)?;
+    unread
+}
+
 /// Returns the runs that have something above `after`, ascending; the first may begin below.
 pub(super) fn above(
     disk: &Snapshot,

@@ -30,6 +30,8 @@ mod oracle;
 #[cfg(test)]
 mod peers;
 #[cfg(test)]
+mod purge;
+#[cfg(test)]
 mod store;
 #[cfg(test)]
 mod support;

@@ -171,13 +171,28 @@ impl Ledger {
 
     /// Returns whether the peer gets this book.
     pub(crate) async fn gives(self: &Arc<Self>, book: BookId) -> bool {
+        self.ask(move |ledger, peer| ledger.store().exchanges(peer, book)).await
+    }
+
+    /// Returns whether the peer gets this book, and takes what is new in it.
+    pub(crate) async fn keeps(self: &Arc<Self>, book: BookId) -> bool {
+        let refuses = |ledger: &Self, peer: &Peer<'_>| -> Result<bool, AppendError> {
+            Ok(!ledger.store().local(peer)?.heard.refuses)
+        };
+        self.gives(book).await && self.ask(refuses).await
+    }
+
+    /// Asks the store something about the peer in its last known generation; what it cannot say is no.
+    async fn ask<E: From<LoadError>>(
+        self: &Arc<Self>,
+        question: impl FnOnce(&Self, &Peer<'_>) -> Result<bool, E> + Send + 'static,
+    ) -> bool {
         let (sender, receiver) = oneshot::channel();
         let ledger = Arc::clone(self);
         self.answered.desk.put(move || {
-            let known = ledger.store().peer_generation(ledger.peer);
-            let gives = known
-                .and_then(|known| ledger.towards(known, |it| ledger.store().exchanges(it, book)));
-            let _gone = sender.send(gives.unwrap_or(false));
+            let known = ledger.store().peer_generation(ledger.peer).map_err(E::from);
+            let said = known.and_then(|known| ledger.towards(known, |it| question(&ledger, it)));
+            let _gone = sender.send(said.unwrap_or(false));
         });
         receiver.await.unwrap_or(false)
     }

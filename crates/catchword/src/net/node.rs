@@ -15,7 +15,7 @@ use catchword_proto::trust::{PeerRecord, PeerScope, Step};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinHandle};
 
-use crate::error::{EditError, ReadError};
+use crate::error::{EditError, ReadError, RemoveError};
 use crate::keys::KeyError;
 use crate::library::Library;
 use crate::net::Discovery;
@@ -364,6 +364,22 @@ impl Node {
         address: Option<SocketAddr>,
     ) -> Result<SyncReport, SyncError> {
         self.shared.sync(peer, address).await
+    }
+
+    /// Removes a book from this device and deletes its history here, if a peer that can be reached now, at
+    /// the address or where it is found, has everything of it. Returns that peer.
+    ///
+    /// Importing the book again, and a sync, bring everything back.
+    ///
+    /// # Errors
+    ///
+    /// [`RemoveError::OnlyHere`] if no such peer was found: a book that was not removed stays as it is.
+    pub async fn purge(
+        &self,
+        book: BookId,
+        address: Option<SocketAddr>,
+    ) -> Result<Fingerprint, RemoveError> {
+        self.shared.purge(book, address).await
     }
 
     /// Fetches the file of a book that the library shows: from one peer, at an address or where it is

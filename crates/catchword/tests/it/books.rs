@@ -2,7 +2,6 @@
 
 use catchword::{
     Config, FindError, ImportError, Library, Newness, OpenError, ReadError, RefusedFile,
-    RemoveError,
 };
 
 use crate::support::{device, read, sample_file};
@@ -155,14 +154,6 @@ fn a_removed_book_comes_back_as_it_was() {
     assert_eq!(back.newness, Newness::Back);
     assert_eq!(back.book.view().unwrap(), before);
     assert!(back.book.file().is_ok());
-}
-
-#[test]
-fn a_book_that_is_nowhere_else_is_not_purged() {
-    let device = device("phone");
-    let book = device.sample();
-    let refused = device.library.may_purge(book.id());
-    assert!(matches!(refused, Err(RemoveError::OnlyHere)));
 }
 
 #[test]

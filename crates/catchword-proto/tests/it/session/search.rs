@@ -109,7 +109,8 @@ fn trouble(world: &mut World, at: usize, trouble: Trouble) {
                 store.lends_to.insert(key);
             }
             world.tally.lendings += 1;
-            world.changed(at);
+            // It counts from the next connection on.
+            world.stop(at);
         }
         13 => (),
         0 | 10 | 11 => {

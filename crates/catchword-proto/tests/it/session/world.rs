@@ -37,7 +37,7 @@ struct Asked {
 #[derive(Debug, Clone)]
 enum Message {
     Request { session: usize, number: u64, from: Key, to: (usize, Key), path: Path, body: Vec<u8> },
-    Response { session: usize, number: u64, version: u64, status: Status, body: Vec<u8> },
+    Response { session: usize, number: u64, version: Option<u64>, status: Status, body: Vec<u8> },
 }
 
 #[derive(Debug)]
@@ -47,7 +47,8 @@ struct Session {
     to: usize,
     /// Requests so far: a response belongs to the stream of its request.
     number: u64,
-    /// The state of both stores when the last response was made, and when it was applied.
+    /// The state of both stores: of the requester's at its last answer, of the other one's when the last
+    /// response of the first phase was made.
     versions: (u64, u64),
 }
 
@@ -60,6 +61,8 @@ struct Answering {
     key: Key,
     /// The state of the store at its last answer.
     version: u64,
+    /// Whether it answers the first phase: every claim is about a state that one of those told.
+    is_first: bool,
 }
 
 #[derive(Debug)]
@@ -283,19 +286,22 @@ impl World {
                 if self.devices[at].store.key != to {
                     return;
                 }
+                let is_first = path == Path::Sync;
                 let mut responder = Responder::new();
                 responder.handle_input(responder::Input::Request { path, body }, self.now);
                 let id = self.next;
                 self.next += 1;
-                self.answering
-                    .insert(id, Answering { responder, at, session, number, key, version: 0 });
+                let version = 0;
+                let answering =
+                    Answering { responder, at, session, number, key, version, is_first };
+                self.answering.insert(id, answering);
                 self.poll(Machine::Responder(id));
             }
             Message::Response { session, number, version, status, body } => {
                 let Some(sender) = self.sessions.get_mut(&session) else { return };
                 // A stream has one response.
                 if sender.number == number && sender.requester.poll_timeout().is_some() {
-                    sender.versions.1 = version;
+                    sender.versions.1 = version.unwrap_or(sender.versions.1);
                     let input = Input::Response { status, body };
                     sender.requester.handle_input(input, self.now);
                     self.poll(Machine::Requester(session));
@@ -398,7 +404,8 @@ impl World {
                 self.messages.push(Message::Request { session, number, from, to, path, body });
             }
             (Machine::Responder(id), Transmit::Response { status, body }) => {
-                let Answering { session, number, version, .. } = self.answering[&id];
+                let Answering { session, number, version, is_first, .. } = self.answering[&id];
+                let version = is_first.then_some(version);
                 self.messages.push(Message::Response { session, number, version, status, body });
             }
             (machine, transmit) => panic!("{machine:?} sends {transmit:?}"),
