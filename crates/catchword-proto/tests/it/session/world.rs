@@ -47,9 +47,10 @@ struct Session {
     to: usize,
     /// Requests so far: a response belongs to the stream of its request.
     number: u64,
-    /// The state of both stores: of the requester's at its last answer, of the other one's when the last
-    /// response of the first phase was made.
+    /// The state of both stores in the last first phase: every claim is about what was told there.
     versions: (u64, u64),
+    /// Whether it is in the first phase.
+    is_first: bool,
 }
 
 #[derive(Debug)]
@@ -61,7 +62,7 @@ struct Answering {
     key: Key,
     /// The state of the store at its last answer.
     version: u64,
-    /// Whether it answers the first phase: every claim is about a state that one of those told.
+    /// Whether it answers the first phase.
     is_first: bool,
 }
 
@@ -219,7 +220,8 @@ impl World {
         let mut requester = Requester::new();
         requester.handle_input(Input::Start, self.now);
         let versions = (0, 0);
-        self.sessions.insert(session, Session { requester, from, to, number: 0, versions });
+        let session_at = Session { requester, from, to, number: 0, versions, is_first: true };
+        self.sessions.insert(session, session_at);
         self.tally.sessions += 1;
         self.poll(Machine::Requester(session));
     }
@@ -353,7 +355,7 @@ impl World {
         let version = self.devices[at].version;
         match machine {
             Machine::Requester(id) => {
-                if let Some(session) = self.sessions.get_mut(&id) {
+                if let Some(session) = self.sessions.get_mut(&id).filter(|it| it.is_first) {
                     session.versions.0 = version;
                 }
             }
@@ -396,6 +398,7 @@ impl World {
             (Machine::Requester(id), Transmit::Request { path, body }) => {
                 let session = self.sessions.get_mut(&id).unwrap();
                 session.number += 1;
+                session.is_first = path == Path::Sync;
                 let Session { from, to, .. } = *session;
                 self.tally.mends += u64::from(path == Path::Vectors);
                 let (session, number) = (id, session.number);
