@@ -32,7 +32,11 @@ use super::codec::{self, Blob};
 /// One body of a request, in bytes.
 pub const BODY_BYTES_MAX: usize = 8 << 20;
 /// Changes and events of one call, over all its entries.
-pub const RECORDS_MAX: usize = 500;
+///
+/// An entry ends at statements, and those of other devices stand up to 512 changes apart. Closing one chain
+/// may need a stretch of another, which is closed in turn: this is eight such stretches. A change has some
+/// 250 bytes, so that a call of so many stays below [`BODY_BYTES_MAX`] in either format.
+pub const RECORDS_MAX: usize = 4_096;
 /// Device tokens of an account.
 pub const DEVICES_MAX: usize = 32;
 /// Documents of an account.
@@ -410,6 +414,10 @@ pub enum Reason {
     TooManyDocuments,
     /// A writer has two histories, and this one does not count.
     Fork,
+    /// It lacked something each time, whatever was sent with it. Said by a client to itself.
+    Incomplete,
+    /// Cut as small as it can be, it is more than the server takes. Said by a client to itself.
+    TooLarge,
 }
 
 /// What the account has after a cursor.
@@ -595,7 +603,7 @@ problems! {
     UserTaken = "urn:catchword:problem:user-taken", 409, "that name is taken";
     /// The account has as many devices as it may have: sign one out.
     TooManyDevices = "urn:catchword:problem:too-many-devices", 409, "too many devices are signed in";
-    /// The body is larger than 8 MiB, or has more than 500 records.
+    /// The body is larger than 8 MiB, or has more than 4,096 records.
     TooLarge = "urn:catchword:problem:too-large", 413, "the request is too large";
     /// The body is neither JSON nor CBOR.
     MediaType = "urn:catchword:problem:media-type", 415, "the body is neither JSON nor CBOR";

@@ -22,25 +22,31 @@
 //!    from there, however much of the lost request was carried out.
 //! 4. A document whose entry is refused for good stops; the others flow.
 //! 5. A position is written again at most [`RESTAMPS_MAX`] times before one of its document counts.
+//! 6. A document of which nothing can be taken does not go round for ever: one whose entries are
+//!    incomplete [`INCOMPLETE_MAX`] times in a row stops, and so does one whose smallest entry is still
+//!    more than the server takes.
 //!
 //! # What is not here
 //!
 //! HTTP (the driver), cutting entries and merging (the store), and what a verdict means there: whoever
 //! merges a withdrawn change writes its mark in the same transaction.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use catchword_model::exchange::DocumentName;
 
 use super::api::{
-    Entry, EntryAnswer, Ingested, Outcome, PAGE_RECORDS_MAX, Page, ProblemKind, RECORDS_MAX,
-    Reason, Verdict,
+    Entry, EntryAnswer, Ingested, Outcome, PAGE_RECORDS_MAX, Page, ProblemKind, Reason,
 };
 use super::outbox::{Waiting, order};
 
 /// A position is written again so often for a verdict of `restamp`.
 pub const RESTAMPS_MAX: u8 = 3;
+/// Entries of one document that are incomplete in a row: the first says what the server lacks, the second
+/// is sent from the beginning, and the third is a wonder.
+pub const INCOMPLETE_MAX: u8 = 3;
 /// The first wait after a failure is at most this long; each further one doubles it.
 pub const RETRY_MIN: Duration = Duration::from_secs(1);
 /// No wait is longer, unless the server names one.
@@ -49,6 +55,9 @@ pub const RETRY_MAX: Duration = Duration::from_secs(300);
 pub const RESPONSE_WAIT_MAX: Duration = Duration::from_secs(60);
 /// The feed is looked at this often, whatever nudges say.
 pub const LOOK_INTERVAL: Duration = Duration::from_secs(60);
+/// Changes and events of a batch, unless its first entry cannot be cut smaller: what is lost with a
+/// connection is sent again.
+pub const BATCH_RECORDS: usize = 1_000;
 /// Changes and events of a batch, in bytes: base64 and the rest of the body fit beside them.
 pub const BATCH_BYTES_MAX: usize = 5 << 20;
 
@@ -122,7 +131,8 @@ pub enum Event {
 /// What a machine asks of the store.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Question {
-    /// Up to which number is the feed merged? Answered by [`Answer::Loaded`].
+    /// Up to which number is the feed merged, and what is to be written again? Answered by
+    /// [`Answer::Loaded`].
     Load,
     /// Decide everything in this page, and move the cursor, what the server is known to have, and the
     /// versions with it, in one transaction. A change with the verdict `withdrawn` brings the mark.
@@ -154,17 +164,26 @@ pub enum Question {
         cursor: Option<u64>,
     },
     /// Write this device's newest position of the document again, with a new stamp and `seen`, unless it
-    /// is the place. Answered by [`Answer::Kept`].
+    /// is the place, or another one than the server said so of. Answered by [`Answer::Kept`].
     Rewrite(DocumentName),
 }
 
 /// What a store answers.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Answer {
-    /// To [`Question::Load`]: the cursor.
-    Loaded(u64),
+    /// To [`Question::Load`].
+    Loaded {
+        /// The cursor.
+        cursor: u64,
+        /// As in [`Answer::Kept`].
+        again: Vec<DocumentName>,
+    },
     /// It is durable.
-    Kept,
+    Kept {
+        /// Documents in which this device's newest position has the verdict `restamp` and is not the
+        /// place, of those that the question was about.
+        again: Vec<DocumentName>,
+    },
     /// To [`Question::Outbox`].
     Outbox(Vec<Waiting>),
     /// To [`Question::Collect`].
@@ -208,6 +227,9 @@ pub struct Replicator {
     changed: bool,
     rewrites: BTreeSet<DocumentName>,
     restamps: BTreeMap<DocumentName, u8>,
+    incomplete: BTreeMap<DocumentName, u8>,
+    /// A document whose entry alone was more than the server takes, and how many records it had.
+    indivisible: Option<(DocumentName, usize)>,
     failures: u32,
     /// Records of the next batch: fewer after a batch that the server could not take as a whole.
     records_max: usize,
@@ -234,8 +256,10 @@ impl Replicator {
             changed: false,
             rewrites: BTreeSet::new(),
             restamps: BTreeMap::new(),
+            incomplete: BTreeMap::new(),
+            indivisible: None,
             failures: 0,
-            records_max: RECORDS_MAX,
+            records_max: BATCH_RECORDS,
             turn: 0,
             deadline: None,
             transmits: VecDeque::new(),
@@ -337,18 +361,23 @@ impl Replicator {
 
     fn answered(&mut self, answer: Answer, now: Instant) {
         match (self.state.clone(), answer) {
-            (State::Loading, Answer::Loaded(cursor)) => {
+            (State::Loading, Answer::Loaded { cursor, again }) => {
+                self.restamp(again);
                 self.cursor = cursor;
                 self.pull(now);
             }
-            (State::Merging { cursor, end }, Answer::Kept) => {
+            (State::Merging { cursor, end }, Answer::Kept { again }) => {
+                self.restamp(again);
                 self.cursor = cursor;
                 self.end = end.max(self.end);
                 self.open |= end <= self.cursor;
                 self.go_on(now);
             }
-            (State::Forgetting, Answer::Kept) => self.load(),
-            (State::Rewriting | State::Keeping, Answer::Kept) => self.go_on(now),
+            (State::Forgetting, Answer::Kept { .. }) => self.load(),
+            (State::Rewriting | State::Keeping, Answer::Kept { again }) => {
+                self.restamp(again);
+                self.go_on(now);
+            }
             (State::Choosing, Answer::Outbox(waiting)) => self.chosen(waiting, now),
             (State::Collecting, Answer::Collected(entries)) => self.collected(entries, now),
             (
@@ -428,43 +457,62 @@ impl Replicator {
             self.wait(None, RETRY_MIN, now);
             return;
         }
-        (self.failures, self.records_max) = (0, RECORDS_MAX);
+        (self.failures, self.records_max, self.indivisible) = (0, BATCH_RECORDS, None);
         self.end = self.end.max(ingested.cursor);
         let alone = ingested.before == self.cursor && self.cursor < ingested.cursor;
         let cursor = alone.then_some(ingested.cursor);
         self.cursor = cursor.unwrap_or(self.cursor);
-        for ((document, _), answer) in sent.iter().zip(&ingested.answers) {
-            self.judge(*document, &answer.outcome);
-        }
         let answers = sent.into_iter().map(|(document, _)| document).zip(ingested.answers);
-        self.ask(State::Keeping, Question::Keep { answers: answers.collect(), cursor });
+        let answers = answers.map(|(document, answer)| {
+            let outcome = self.judge(document, answer.outcome);
+            (document, EntryAnswer { outcome, ..answer })
+        });
+        let answers = answers.collect();
+        self.ask(State::Keeping, Question::Keep { answers, cursor });
     }
 
-    fn judge(&mut self, document: DocumentName, outcome: &Outcome) {
-        match outcome {
-            Outcome::Accepted(_) => {
-                self.restamps.remove(&document);
-            }
-            Outcome::Rebased(receipt) | Outcome::Conflict(receipt) => {
-                if receipt.verdicts.contains(&Verdict::Restamp) {
-                    self.restamp(document);
+    /// Returns what is to be kept of an answer.
+    fn judge(&mut self, document: DocumentName, outcome: Outcome) -> Outcome {
+        let outcome = match outcome {
+            Outcome::Incomplete { .. } => {
+                let times = self.incomplete.entry(document).or_default();
+                *times += 1;
+                if *times < INCOMPLETE_MAX {
+                    // The store sends it again from the beginning.
+                    return outcome;
                 }
+                Outcome::Refused { reason: Reason::Incomplete, hash: None }
             }
-            // The store sends it again from the beginning.
-            Outcome::Incomplete { .. } => (),
+            Outcome::Accepted(_)
+            | Outcome::Rebased(_)
+            | Outcome::Conflict(_)
+            | Outcome::Refused { .. } => outcome,
+        };
+        self.incomplete.remove(&document);
+        match &outcome {
+            Outcome::Accepted(_) => drop(self.restamps.remove(&document)),
             Outcome::Refused { reason, .. } => {
                 self.events.push_back(Event::Stopped { document, reason: *reason });
             }
+            Outcome::Rebased(_) | Outcome::Conflict(_) | Outcome::Incomplete { .. } => (),
         }
+        outcome
     }
 
-    fn restamp(&mut self, document: DocumentName) {
-        let tries = self.restamps.entry(document).or_default();
-        if *tries < RESTAMPS_MAX {
+    /// Notes documents in which a position is to be written again.
+    fn restamp(&mut self, again: Vec<DocumentName>) {
+        for document in again {
+            if self.rewrites.contains(&document) {
+                continue;
+            }
+            let tries = self.restamps.entry(document).or_default();
+            match (*tries).cmp(&RESTAMPS_MAX) {
+                Ordering::Less => drop(self.rewrites.insert(document)),
+                Ordering::Equal => self.events.push_back(Event::RestampGivenUp(document)),
+                // It was said before.
+                Ordering::Greater => continue,
+            }
             *tries += 1;
-            self.rewrites.insert(document);
-        } else {
-            self.events.push_back(Event::RestampGivenUp(document));
         }
     }
 
@@ -481,29 +529,38 @@ impl Replicator {
             self.events.push_back(Event::SignedOut);
             return;
         }
-        let poison = matches!(problem, Some(ProblemKind::Malformed | ProblemKind::TooLarge));
-        if let (true, State::Pushing(sent)) = (poison, &self.state) {
+        if let (
+            Some(poison @ (ProblemKind::Malformed | ProblemKind::TooLarge)),
+            State::Pushing(sent),
+        ) = (problem, &self.state)
+        {
             let sent = sent.clone();
-            self.divide(&sent);
+            self.divide(&sent, poison);
             return;
         }
         self.back_off(problem, retry_after, random, now);
     }
 
     /// A batch that the server cannot take is divided until the entry is found that it cannot take.
-    fn divide(&mut self, sent: &[(DocumentName, Entry)]) {
+    fn divide(&mut self, sent: &[(DocumentName, Entry)], problem: ProblemKind) {
         let records: usize = sent.iter().map(|(_, entry)| entry.records()).sum();
-        if let ([(document, entry)], true) = (sent, records <= 1) {
-            let (document, reason, hash) = (*document, Reason::Unreadable, None);
-            self.events.push_back(Event::Stopped { document, reason });
-            let outcome = Outcome::Refused { reason, hash };
-            let answer = EntryAnswer { key: entry.key, outcome };
-            self.records_max = RECORDS_MAX;
-            let answers = vec![(document, answer)];
-            self.ask(State::Keeping, Question::Keep { answers, cursor: None });
-            return;
+        if let [(document, entry)] = sent {
+            let smallest =
+                self.indivisible.is_some_and(|(of, least)| of == *document && least <= records);
+            if smallest || records <= 1 {
+                let too_large = problem == ProblemKind::TooLarge;
+                let reason = if too_large { Reason::TooLarge } else { Reason::Unreadable };
+                let (document, key) = (*document, entry.key);
+                self.events.push_back(Event::Stopped { document, reason });
+                let outcome = Outcome::Refused { reason, hash: None };
+                let answers = vec![(document, EntryAnswer { key, outcome })];
+                (self.records_max, self.indivisible) = (BATCH_RECORDS, None);
+                self.ask(State::Keeping, Question::Keep { answers, cursor: None });
+                return;
+            }
+            self.indivisible = Some((*document, records));
         }
-        self.records_max = (records / 2).max(1);
+        self.records_max = (records.min(self.records_max) / 2).max(1);
         self.choose();
     }
 

@@ -12,7 +12,8 @@ use catchword_proto::cloud::api::{
 use catchword_proto::cloud::codec::Blob;
 use catchword_proto::cloud::outbox::{Class, Waiting};
 use catchword_proto::cloud::replicator::{
-    Answer, Event, Input, LOOK_INTERVAL, Question, RESTAMPS_MAX, RETRY_MIN, Replicator, Transmit,
+    Answer, Event, INCOMPLETE_MAX, Input, LOOK_INTERVAL, Question, RESTAMPS_MAX, RETRY_MIN,
+    Replicator, Transmit,
 };
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -20,6 +21,9 @@ use rand_chacha::ChaCha8Rng;
 fn doc(number: u8) -> DocumentName {
     DocumentName::Book(BookId([number; 32]))
 }
+
+/// A document that cannot be cut.
+const WHOLE: DocumentName = DocumentName::Library;
 
 fn change(id: u32) -> Blob {
     Blob(id.to_be_bytes().to_vec())
@@ -55,6 +59,10 @@ struct Server {
     feed: Vec<(DocumentName, u32)>,
     /// Changes that are refused for good.
     refused: BTreeSet<u32>,
+    /// Changes of which the server lacks what they build on, whatever comes with them.
+    lacking: BTreeSet<u32>,
+    /// Changes that cannot be cut apart from what follows them, and more records than one call may have.
+    records_max: Option<usize>,
     /// Changes that make a whole batch unreadable.
     indigestible: BTreeSet<u32>,
     /// Changes that are to be written again.
@@ -73,16 +81,23 @@ impl Server {
                 document: *document,
                 version: 0,
                 statement: None,
-                record: Record::Change { bytes: change(*id), verdict: Verdict::Accepted },
+                record: Record::Change { bytes: change(*id), verdict: self.verdict(*id) },
             })
             .collect();
         let cursor = records.last().map_or(after, |record| record.number);
         Page { records, cursor, end }
     }
 
+    fn verdict(&self, id: u32) -> Verdict {
+        if self.early.contains(&id) { Verdict::Restamp } else { Verdict::Accepted }
+    }
+
     fn ingest(&mut self, entries: &[Entry]) -> Result<Ingested, ProblemKind> {
         let before = self.feed.len() as u64;
         let ids = entries.iter().flat_map(|entry| &entry.changes).map(id_of);
+        if self.records_max.is_some_and(|max| max < ids.clone().count()) {
+            return Err(ProblemKind::TooLarge);
+        }
         if ids.clone().any(|id| self.indigestible.contains(&id)) {
             return Err(ProblemKind::Malformed);
         }
@@ -98,13 +113,16 @@ impl Server {
         if ids.iter().any(|id| self.refused.contains(id)) {
             return Outcome::Refused { reason: Reason::Rule, hash: None };
         }
+        if ids.iter().any(|id| self.lacking.contains(id)) {
+            let (missing, missing_events, uncovered) = (Vec::new(), Vec::new(), Vec::new());
+            return Outcome::Incomplete { missing, missing_events, uncovered };
+        }
         let mut verdicts = Vec::new();
         for id in ids {
             if !self.feed.contains(&(entry.document, id)) {
                 self.feed.push((entry.document, id));
             }
-            let early = self.early.contains(&id);
-            verdicts.push(if early { Verdict::Restamp } else { Verdict::Accepted });
+            verdicts.push(self.verdict(id));
         }
         let again = verdicts.contains(&Verdict::Restamp);
         let receipt = Receipt { version: 0, verdicts, place: None };
@@ -121,6 +139,8 @@ struct Device {
     cursor: u64,
     known: BTreeSet<u32>,
     stopped: BTreeSet<DocumentName>,
+    /// Changes with the verdict `restamp`.
+    early: BTreeMap<DocumentName, u32>,
     machine: Replicator,
     /// The end of the feed that must be merged before anything is pushed.
     gate: Option<u64>,
@@ -140,6 +160,7 @@ impl Device {
             cursor: 0,
             known: BTreeSet::new(),
             stopped: BTreeSet::new(),
+            early: BTreeMap::new(),
             machine: Replicator::new(),
             gate: None,
             events: Vec::new(),
@@ -190,13 +211,16 @@ impl Device {
         match question {
             Question::Load => {
                 self.gate = None;
-                return Answer::Loaded(self.cursor);
+                return Answer::Loaded { cursor: self.cursor, again: self.again() };
             }
             Question::Merge(page) => {
                 self.gate = self.gate.or(Some(page.end));
                 for record in &page.records {
-                    let Record::Change { bytes, .. } = &record.record else { panic!("{record:?}") };
+                    let Record::Change { bytes, verdict } = &record.record else {
+                        panic!("{record:?}")
+                    };
                     let id = id_of(bytes);
+                    self.judged(record.document, &[id], &[*verdict]);
                     self.known.insert(id);
                     if self.log.iter().all(|(_, known, _)| *known != id) {
                         self.log.push((record.document, id, Class::Change));
@@ -216,10 +240,14 @@ impl Device {
                 self.cursor = cursor.unwrap_or(self.cursor);
                 for (document, answer) in answers {
                     match answer.outcome {
-                        Outcome::Accepted(_) | Outcome::Rebased(_) | Outcome::Conflict(_) => {
-                            self.known.extend(self.sent.remove(&answer.key).unwrap_or_default());
+                        Outcome::Accepted(receipt)
+                        | Outcome::Rebased(receipt)
+                        | Outcome::Conflict(receipt) => {
+                            let ids = self.sent.remove(&answer.key).unwrap_or_default();
+                            self.judged(document, &ids, &receipt.verdicts);
+                            self.known.extend(ids);
                         }
-                        Outcome::Incomplete { .. } => panic!("the model lacks nothing"),
+                        Outcome::Incomplete { .. } => (),
                         Outcome::Refused { .. } => drop(self.stopped.insert(document)),
                     }
                 }
@@ -229,7 +257,30 @@ impl Device {
                 self.write(document, Class::Position);
             }
         }
-        Answer::Kept
+        Answer::Kept { again: self.again() }
+    }
+
+    /// Notes verdicts on this device's newest change of a document.
+    fn judged(&mut self, document: DocumentName, ids: &[u32], verdicts: &[Verdict]) {
+        let own = |id: &u32| id / 10_000 == self.number;
+        let of = self.log.iter().filter(|(of, id, _)| *of == document && own(id));
+        let newest = of.map(|(_, id, _)| *id).max();
+        for (id, verdict) in ids.iter().zip(verdicts) {
+            if *verdict == Verdict::Restamp && Some(*id) == newest {
+                self.early.insert(document, *id);
+            }
+        }
+    }
+
+    /// Returns documents whose newest change is to be written again.
+    fn again(&self) -> Vec<DocumentName> {
+        let newest = |document: &DocumentName| {
+            let own =
+                self.log.iter().filter(|(of, id, _)| of == document && id / 10_000 == self.number);
+            own.map(|(_, id, _)| *id).max()
+        };
+        let early = self.early.iter().filter(|(document, id)| newest(document) == Some(**id));
+        early.map(|(document, _)| *document).collect()
     }
 
     fn collect(&mut self, documents: &[DocumentName], records_max: usize) -> Vec<Entry> {
@@ -237,11 +288,12 @@ impl Device {
         let mut entries = Vec::new();
         for document in documents {
             let unsent = self.unsent().filter(|(of, _, _)| of == document).map(|(_, id, _)| *id);
-            let ids: Vec<u32> = unsent.take(left).collect();
+            let least = if *document == WHOLE && entries.is_empty() { usize::MAX } else { left };
+            let ids: Vec<u32> = unsent.take(least).collect();
             if ids.is_empty() {
                 break;
             }
-            left -= ids.len();
+            left = left.saturating_sub(ids.len());
             let entry = entry(*document, &ids);
             self.sent.insert(entry.key, ids);
             entries.push(entry);
@@ -470,7 +522,9 @@ fn a_stale_position_is_not_pushed_before_the_feed_is_merged() {
     let mut requests = Vec::new();
     let Some(Event::Ask(Question::Load)) = world.devices[0].machine.poll_event() else { panic!() };
     let now = world.now;
-    world.devices[0].machine.handle_input(Input::Answer(Answer::Loaded(0)), now);
+    world.devices[0]
+        .machine
+        .handle_input(Input::Answer(Answer::Loaded { cursor: 0, again: Vec::new() }), now);
     // Even told of changes, it reads three pages of two before it sends anything.
     world.devices[0].machine.handle_input(Input::Changed, now);
     let World { server, devices, .. } = &mut world;
@@ -496,6 +550,67 @@ fn a_position_is_written_again_three_times_at_most() {
     assert_eq!(world.server.feed.len(), 1 + usize::from(RESTAMPS_MAX));
     assert!(device.events.contains(&Event::RestampGivenUp(doc(1))));
     world.check();
+}
+
+#[test]
+fn what_was_to_be_written_again_is_so_after_a_restart_and_after_a_lost_answer() {
+    let mut world = World::new(1);
+    let id = world.devices[0].write(doc(1), Class::Position);
+    world.server.early.insert(id);
+    world.devices[0].start(world.now);
+    // The page arrives, and the answer to the push is lost: the verdict comes with the feed.
+    let mut fates = [Fate::Answered, Fate::AnswerLost].into_iter();
+    world.run(0, || (fates.next().unwrap_or(Fate::Answered), 0));
+    assert_eq!(world.server.feed.len(), 1);
+    world.settle();
+    assert_eq!((world.devices[0].rewrites, world.server.feed.len()), (1, 2));
+
+    let id = world.devices[0].write(doc(2), Class::Position);
+    world.devices[0].known.insert(id);
+    world.server.feed.push((doc(2), id));
+    world.devices[0].early.insert(doc(2), id);
+    world.devices[0].start(world.now);
+    world.settle();
+    assert_eq!(world.devices[0].rewrites, 2);
+    world.check();
+}
+
+#[test]
+fn a_document_that_is_never_complete_stops_after_three_tries() {
+    let mut world = World::new(1);
+    let id = world.devices[0].write(doc(1), Class::Change);
+    world.devices[0].write(doc(2), Class::Change);
+    world.server.lacking.insert(id);
+    world.devices[0].start(world.now);
+    world.settle();
+
+    let device = &world.devices[0];
+    assert_eq!(device.pushes, u32::from(INCOMPLETE_MAX));
+    assert_eq!(device.stopped, BTreeSet::from([doc(1)]));
+    let stopped = Event::Stopped { document: doc(1), reason: Reason::Incomplete };
+    assert!(device.events.contains(&stopped));
+    assert_eq!(world.server.feed.len(), 1);
+    world.check();
+}
+
+#[test]
+fn what_cannot_be_cut_as_small_as_the_server_takes_stops_and_the_others_flow() {
+    for (records_max, stops) in [(9, false), (8, true)] {
+        let mut world = World::new(1);
+        for _ in 0..9 {
+            world.devices[0].write(WHOLE, Class::Position);
+        }
+        world.devices[0].write(doc(2), Class::Change);
+        world.server.records_max = Some(records_max);
+        world.devices[0].start(world.now);
+        world.settle();
+
+        let device = &world.devices[0];
+        let stopped = Event::Stopped { document: WHOLE, reason: Reason::TooLarge };
+        assert_eq!(device.events.contains(&stopped), stops);
+        assert_eq!(world.server.feed.len(), if stops { 1 } else { 10 });
+        world.check();
+    }
 }
 
 #[test]

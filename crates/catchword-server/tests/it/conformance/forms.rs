@@ -6,7 +6,7 @@ use catchword_model::exchange::Signed;
 use catchword_model::genesis::{SCHEMA_KEY, genesis};
 use catchword_model::id::{ActorId, Author, BookId};
 use catchword_model::schema::DocumentKind;
-use catchword_proto::cloud::api::{DOCUMENTS_MAX, EntryKey, RECORDS_MAX};
+use catchword_proto::cloud::api::{DOCUMENTS_MAX, EntryKey};
 
 fn nothing() -> BTreeSet<[u8; 32]> {
     BTreeSet::new()
@@ -374,7 +374,7 @@ pub(crate) async fn a_document_has_at_most_so_many_actors(ledgers: Ledgers) {
         })
     };
     for start in [0, 500] {
-        let outcome = anna.push_one(&entry(start..start + RECORDS_MAX)).await;
+        let outcome = anna.push_one(&entry(start..start + 500)).await;
         assert_eq!(receipt(&outcome).version, start as u64 + 500);
     }
     let last = ACTORS as usize;
@@ -402,7 +402,7 @@ pub(crate) async fn an_account_has_at_most_so_many_documents(ledgers: Ledgers) {
     for n in 0..DOCUMENTS_MAX {
         let change = phone.write(name(n), &[titled("x")]);
         entries.push(phone.entry_of(name(n), 0, &[change], &[]));
-        if entries.len() == RECORDS_MAX {
+        if entries.len() == 500 {
             let answered = anna.push(&std::mem::take(&mut entries)).await;
             assert_eq!(answered.cursor, n + 1);
         }
