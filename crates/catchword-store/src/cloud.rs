@@ -7,13 +7,16 @@
 //!
 //! # Invariants
 //!
-//! 1. A row is written after what it says was durable: one that is too old makes something travel twice,
-//!    and one that is too new would lose it.
+//! 1. A row is written after what it says was durable, and so is the cursor of the feed, in the same
+//!    transaction: what is too old makes something travel twice, and what is too new would lose it.
 //! 2. What is unsent follows from the log and the rows. There is no list of it that could be lost.
 //!
 //! # What is not here
 //!
-//! Accounts, tokens and HTTP, and what to do about a position that the server withdrew.
+//! Tokens and HTTP, and what to do about a verdict.
+
+mod account;
+mod place;
 
 use std::collections::BTreeMap;
 
@@ -22,18 +25,21 @@ use catchword_model::event::ReadingEvent;
 use catchword_model::exchange::{
     DocumentName, EventRun, Parcel, Piece, Reach, Statement, Vector, prefix_of,
 };
-use catchword_model::id::{ActorId, DocumentId};
+use catchword_model::hlc::Hlc;
+use catchword_model::id::{ActorId, BookId, DocumentId};
 use catchword_model::schema::{Container, DocumentKind};
 
 use crate::bytes::{Reader, Writer};
 use crate::doc::Doc;
 use crate::error::{AppendError, LoadError, corrupt, load};
-use crate::exchange::{Applied, ApplyError, Bounds, CollectError, Delivery, Peer, Subject};
+use crate::exchange::{Applied, ApplyError, Bounds, CollectError, Delivery, Peer, Subject, Within};
 use crate::log::{change_record, read_foreign};
 use crate::snapshot::Snapshot;
 use crate::stage::Stage;
 use crate::statements::Signer;
 use crate::{Store, tables};
+
+pub use account::{CloudAccount, CloudLogin, CloudStart};
 
 /// What the server has of a document, as far as this device knows.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -44,8 +50,21 @@ pub struct CloudRow {
     pub known: Vector,
     /// The greatest operation counter there.
     pub max_op: u64,
+    /// The stamp of this device's position that the server wants to have written again.
+    pub again: Option<Hlc>,
+    /// What of the feed was not decided here, since the document is not exchanged.
+    pub skipped: Option<Skipped>,
     /// Why nothing of the document is sent any more, if that is so.
     pub stopped: Option<Stopped>,
+}
+
+/// A part of the feed that was passed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Skipped {
+    /// The cursor from which it is read again.
+    pub after: u64,
+    /// The book whose document it is, or whose notes; none for the library document.
+    pub book: Option<BookId>,
 }
 
 /// Why nothing of a document is sent to the server any more.
@@ -114,6 +133,11 @@ impl CloudRow {
                 out.fixed(&reach.actor.0).number(reach.number).fixed(&reach.prefix);
             }
         }
+        out.number(self.again.unwrap_or(Hlc::ZERO).packed());
+        out.byte(u8::from(self.skipped.is_some()));
+        if let Some(skipped) = &self.skipped {
+            out.number(skipped.after).fixed(&skipped.book.map_or([0; 32], |book| book.0));
+        }
         if let Some(stopped) = &self.stopped {
             out.number(stopped.since_ms).text(&stopped.reason);
         }
@@ -132,6 +156,13 @@ impl CloudRow {
             reach.collect()
         };
         let known = Vector { changes: list()?, events: list()? };
+        let again = Hlc::from_packed(input.number()?).filter(|stamp| Hlc::ZERO < *stamp);
+        let skipped = if input.byte()? == 0 {
+            None
+        } else {
+            let (after, book) = (input.number()?, BookId(input.fixed()?));
+            Some(Skipped { after, book: (book.0 != [0; 32]).then_some(book) })
+        };
         let stopped = if input.is_empty() {
             None
         } else {
@@ -139,7 +170,7 @@ impl CloudRow {
             Some(Stopped { reason: input.text()?.to_owned(), since_ms })
         };
         if input.is_empty() {
-            Ok(Self { version, known, max_op, stopped })
+            Ok(Self { version, known, max_op, again, skipped, stopped })
         } else {
             Err(corrupt("what a server has of a document has something after its end"))
         }
@@ -216,7 +247,8 @@ impl Store {
         Ok(stopped)
     }
 
-    /// Keeps what the server has of documents, in one transaction, and returns when it is durable.
+    /// Keeps what the server has of documents, and up to where its feed is merged, in one transaction, and
+    /// returns when it is durable. `None`: as far as before.
     ///
     /// # Errors
     ///
@@ -224,35 +256,27 @@ impl Store {
     pub fn keep_cloud_rows(
         &self,
         rows: &BTreeMap<DocumentId, CloudRow>,
+        cursor: Option<u64>,
     ) -> Result<(), AppendError> {
-        if rows.is_empty() {
-            return Ok(());
-        }
         let mut inner = self.lock();
         inner.writable()?;
         inner.drain()?;
+        let (_, disk) = inner.parts()?;
+        let before = disk.cloud_account()?;
+        let account = match (&before, cursor) {
+            (Some(account), Some(cursor)) => Some(CloudAccount { cursor, ..account.clone() }),
+            _ => None,
+        };
+        let account = account.filter(|account| before.as_ref() != Some(account));
+        if rows.is_empty() && account.is_none() {
+            return Ok(());
+        }
         Ok(inner.write_meta(|write| {
             let mut cloud = write.open_table(tables::CLOUD).map_err(load)?;
             for (document, row) in rows {
                 cloud.insert(&document.0, row.encode().as_slice()).map_err(load)?;
             }
-            Ok(())
-        })?)
-    }
-
-    /// Forgets what a server has: another account has nothing of it.
-    ///
-    /// # Errors
-    ///
-    /// [`AppendError`]; what was kept before stays.
-    pub fn forget_cloud(&self) -> Result<(), AppendError> {
-        let mut inner = self.lock();
-        inner.writable()?;
-        inner.drain()?;
-        Ok(inner.write_meta(|write| {
-            write.delete_table(tables::CLOUD).map_err(load)?;
-            write.open_table(tables::CLOUD).map_err(load)?;
-            Ok(())
+            account.as_ref().map_or(Ok(()), |account| account.write(write))
         })?)
     }
 
@@ -275,7 +299,8 @@ impl Store {
         Ok(all)
     }
 
-    /// Takes what the server lacks of a document, or the beginning of it, cut at about `bytes_max`.
+    /// Takes what the server lacks of a document, or the beginning of it, cut at about `bytes_max`, and
+    /// behind this local sequence, if one is given. Nothing, if no change is up to there.
     /// Statements that are missing are made, and the witness knows of everything before this returns.
     ///
     /// # Errors
@@ -287,10 +312,11 @@ impl Store {
         document: DocumentId,
         signer: &dyn Signer,
         bytes_max: usize,
+        through: Option<u64>,
     ) -> Result<Consignment, CollectError> {
         let known = self.cloud_row(document)?.known;
-        let collected =
-            self.collect_within(server, &[(document, known)], signer, Some(bytes_max))?;
+        let within = Within { bytes_max: Some(bytes_max), through };
+        let collected = self.collect_within(server, &[(document, known)], signer, within)?;
         let piece = Piece::decode(&collected.piece)
             .map_err(|_| corrupt("a piece that was just made does not read"))?;
         let parcel = piece.parcels.into_iter().next();

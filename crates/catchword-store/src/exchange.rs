@@ -40,6 +40,7 @@ pub use ahead::{Ahead, STAMP_AHEAD_MS};
 pub(crate) use arrivals::delete as delete_arrivals;
 pub(crate) use common::item_of;
 pub use common::{Item, Span, Spot};
+pub(crate) use gather::Within;
 pub use gather::{CollectError, Collected, Given};
 pub use parked::Waiting;
 pub use peers::{EXCLUSIONS_MAX, Exclusions, Heard, Local, Pause, Quarantine, Said};

@@ -72,7 +72,9 @@ pub use catchword_model::exchange::{Signed, Statement, events_message, head_mess
 pub use check::{
     CheckReport, DIFFERENCES_NAMED_MAX, Damaged, Derived, Difference, Mismatch, RecordName, Repair,
 };
-pub use cloud::{Class, CloudRow, Consignment, Stopped, Unsent};
+pub use cloud::{
+    Class, CloudAccount, CloudLogin, CloudRow, CloudStart, Consignment, Skipped, Stopped, Unsent,
+};
 pub use compact::CompactReport;
 pub use doc::ACTORS_MAX;
 pub use error::{AppendError, Cause, LoadError, OpenError, Rejection};

@@ -23,6 +23,8 @@ pub(crate) const PARKED_BYTES: &str = "parked_bytes";
 pub(crate) const AHEAD: &str = "ahead";
 /// Which of this device's actors writes in documents that were purged. See `purge.rs`.
 pub(crate) const ACTORS: &str = "actors";
+/// The account that the library is signed in to, or was last. Absent until the first one.
+pub(crate) const CLOUD_ACCOUNT: &str = "cloud_account";
 pub(crate) const IDENTITY: &str = "identity";
 /// What is kept of the windows in which devices were paired. Absent until the first one.
 pub(crate) const PAIRING_WINDOWS: &str = "pairing_windows";

@@ -168,23 +168,23 @@ impl Store {
         vectors: &[(DocumentId, Vector)],
         signer: &dyn Signer,
     ) -> Result<Collected, CollectError> {
-        self.collect_within(peer, vectors, signer, None)
+        self.collect_within(peer, vectors, signer, Within::default())
     }
 
-    /// As [`collect_for`](Self::collect_for), cut at so many bytes of content.
+    /// As [`collect_for`](Self::collect_for), cut further.
     pub(crate) fn collect_within(
         &self,
         peer: &Peer<'_>,
         vectors: &[(DocumentId, Vector)],
         signer: &dyn Signer,
-        bytes_max: Option<usize>,
+        within: Within,
     ) -> Result<Collected, CollectError> {
         let mut inner = self.lock();
         inner.begin_collect(signer)?;
         let end = inner.end()?;
-        let mut budget = bytes_max.unwrap_or(inner.exchange.piece_content_bytes);
+        let mut budget = within.bytes_max.unwrap_or(inner.exchange.piece_content_bytes);
         let collected = loop {
-            let mut lacking = inner.lacking(peer, vectors, budget)?;
+            let mut lacking = inner.lacking(peer, vectors, budget, within.through)?;
             let through = lacking.cut.unwrap_or(end);
             let given = Given::default();
             let max = if budget <= 1 { usize::MAX } else { CONTENT_BYTES_MAX };
@@ -212,6 +212,15 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// What a piece by vectors is cut at.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Within {
+    /// Bytes of content.
+    pub(crate) bytes_max: Option<usize>,
+    /// Changes with a greater local sequence are left out, and documents without any other.
+    pub(crate) through: Option<u64>,
 }
 
 /// What has the next local sequences, up to the last of them.
@@ -318,6 +327,7 @@ impl Inner {
         peer: &Peer<'_>,
         vectors: &[(DocumentId, Vector)],
         budget: usize,
+        through: Option<u64>,
     ) -> Result<Lacking, LoadError> {
         let interval = self.exchange.statement_interval;
         let (_, disk) = self.parts()?;
@@ -331,7 +341,11 @@ impl Inner {
                 continue;
             }
             add_lacking(disk, &mut wanted, vector, interval, &mut lacking.forks)?;
-            if wanted.is_empty() {
+            if let Some(through) = through {
+                wanted.cut(disk, through)?;
+                lacking.cut = Some(through);
+            }
+            if wanted.is_empty() || (through.is_some() && !wanted.has_changes()) {
                 continue;
             }
             let records = wanted.records(disk)?;
@@ -349,6 +363,7 @@ impl Inner {
                     taken <= left
                 });
                 let cut = within.last().or(records.first()).map_or(0, |(log, _)| *log);
+                let cut = through.map_or(cut, |through| cut.min(through));
                 wanted.cut(disk, cut)?;
                 lacking.cut = Some(cut);
                 lacking.wanted.push(wanted);

@@ -116,6 +116,10 @@ impl Wanted {
         self.changes.values().chain(self.events.values()).all(Vec::is_empty)
     }
 
+    pub(super) fn has_changes(&self) -> bool {
+        self.changes.values().any(|stretches| !stretches.is_empty())
+    }
+
     /// Returns the places of all writers but that of the genesis, which is never sent.
     fn places(&self) -> Vec<u16> {
         let writers = (0_u16..).zip(&self.doc.writers);

@@ -6,7 +6,9 @@ use catchword_model::edit::Edit;
 use catchword_model::exchange::DocumentName;
 use catchword_model::id::{DocumentId, Generation};
 use catchword_model::identity::Fingerprint;
-use catchword_store::{Class, CloudRow, Consignment, Origin, Stopped, Store, Unsent};
+use catchword_store::{
+    Class, CloudLogin, CloudRow, CloudStart, Consignment, Origin, Skipped, Stopped, Store, Unsent,
+};
 
 use crate::exchange_support::{Device, device_options};
 use crate::support::{BOOK, MONDAY_MS, annotate, turn};
@@ -25,7 +27,7 @@ fn of_book(device: &Device) -> Option<Unsent> {
 
 fn take(device: &Device, document: DocumentId, bytes_max: usize) -> Consignment {
     device.towards(SERVER, |server| {
-        device.store.collect_for_cloud(server, document, &device.key, bytes_max).unwrap()
+        device.store.collect_for_cloud(server, document, &device.key, bytes_max, None).unwrap()
     })
 }
 
@@ -34,7 +36,7 @@ fn acknowledge(device: &Device, document: DocumentId, sent: &Consignment) {
     let mut row = device.store.cloud_row(document).unwrap();
     row.extend(sent);
     row.version += u64::try_from(sent.changes.len()).unwrap();
-    device.store.keep_cloud_rows(&BTreeMap::from([(document, row)])).unwrap();
+    device.store.keep_cloud_rows(&BTreeMap::from([(document, row)]), None).unwrap();
 }
 
 fn read(device: &Device, ppm: u32) {
@@ -91,7 +93,7 @@ fn a_document_that_was_stopped_or_removed_is_not_sent_and_another_account_has_no
     assert_eq!(everything, 2, "the book, and the library");
     let stopped = Stopped { reason: "it breaks a rule".to_owned(), since_ms: 7 };
     let row = CloudRow { stopped: Some(stopped.clone()), ..CloudRow::default() };
-    phone.store.keep_cloud_rows(&BTreeMap::from([(BOOK.document(), row)])).unwrap();
+    phone.store.keep_cloud_rows(&BTreeMap::from([(BOOK.document(), row)]), None).unwrap();
     assert_eq!(of_book(&phone), None);
     assert_eq!(phone.store.stopped_in_cloud().unwrap(), [(BOOK.document(), stopped)]);
     assert_eq!(unsent(&phone).len(), everything - 1);
@@ -172,4 +174,173 @@ fn what_others_wrote_is_handed_on_with_their_statements() {
         reader.store.apply_from_cloud(server, brought, None).unwrap()
     });
     assert_eq!(reader.heads(BOOK.document()), phone.heads(BOOK.document()));
+}
+
+fn login(user: u8) -> CloudLogin {
+    let (url, user_name) = ("https://cloud.example".to_owned(), "anna".to_owned());
+    let (account, device) = ([user; 16], [9; 16]);
+    let roots = vec![vec![1, 2], vec![3]];
+    CloudLogin { url, user: user_name, account, device, roots, plain: false }
+}
+
+fn start(device: &Device) -> CloudStart {
+    device.towards(SERVER, |server| device.store.start_with_cloud(server).unwrap())
+}
+
+#[test]
+fn signing_out_keeps_everything_and_another_account_knows_nothing() {
+    let phone = Device::with_book(1);
+    phone.write(&[annotate(1, 1)], 1);
+    assert_eq!(phone.store.cloud_account().unwrap(), None);
+    phone.store.sign_in_to_cloud(&login(1), 5).unwrap();
+    let first = phone.store.cloud_account().unwrap().unwrap();
+    assert_eq!(
+        (&first.login, first.signed_in, first.cursor, first.since_ms),
+        (&login(1), true, 0, 5)
+    );
+    assert!(0 < first.replay_through);
+
+    let stopped = Stopped { reason: "it breaks a rule".to_owned(), since_ms: 7 };
+    let row = CloudRow { version: 3, stopped: Some(stopped), ..CloudRow::default() };
+    let rows = BTreeMap::from([(BOOK.document(), row)]);
+    phone.store.keep_cloud_rows(&rows, Some(40)).unwrap();
+    phone.write(&[annotate(2, 1)], 2);
+    assert_eq!(start(&phone).cursor, 40);
+
+    // With a new token, and without having signed out: what was made meanwhile is no history.
+    let renewed = CloudLogin { device: [8; 16], ..login(1) };
+    phone.store.sign_in_to_cloud(&renewed, 6).unwrap();
+    let again = phone.store.cloud_account().unwrap().unwrap();
+    assert_eq!((again.cursor, again.replay_through), (40, first.replay_through));
+    let row = phone.store.cloud_row(BOOK.document()).unwrap();
+    assert_eq!((row.version, row.stopped), (3, None), "it is tried again");
+
+    phone.store.sign_out_of_cloud(8).unwrap();
+    let out = phone.store.cloud_account().unwrap().unwrap();
+    assert_eq!((out.signed_in, out.cursor, out.since_ms), (false, 40, 8));
+    assert_eq!(phone.store.cloud_row(BOOK.document()).unwrap().version, 3);
+    phone.store.sign_in_to_cloud(&login(1), 9).unwrap();
+    let back = phone.store.cloud_account().unwrap().unwrap();
+    assert!(first.replay_through < back.replay_through);
+    assert_eq!(back.cursor, 40);
+
+    phone.store.sign_in_to_cloud(&login(2), 9).unwrap();
+    assert_eq!(start(&phone), CloudStart::default());
+    assert_eq!(phone.store.cloud_row(BOOK.document()).unwrap(), CloudRow::default());
+}
+
+#[test]
+fn a_server_that_went_back_is_given_everything_as_history() {
+    let phone = Device::with_book(1);
+    phone.store.sign_in_to_cloud(&login(1), 5).unwrap();
+    phone.store.keep_cloud_rows(&BTreeMap::new(), Some(40)).unwrap();
+    let before = phone.store.cloud_account().unwrap().unwrap();
+    phone.write(&[annotate(2, 1)], 2);
+    phone.store.forget_cloud().unwrap();
+    let after = phone.store.cloud_account().unwrap().unwrap();
+    assert_eq!((after.cursor, after.signed_in), (0, true));
+    assert!(before.replay_through < after.replay_through);
+}
+
+#[test]
+fn what_was_passed_over_is_read_again_once_it_is_exchanged() {
+    let phone = Device::with_book(1);
+    phone.store.sign_in_to_cloud(&login(1), 5).unwrap();
+    phone.store.remove(BOOK, MONDAY_MS).unwrap();
+    let skipped = Skipped { after: 11, book: Some(BOOK) };
+    let row = CloudRow { skipped: Some(skipped), ..CloudRow::default() };
+    let rows = BTreeMap::from([(BOOK.notes_document(), row.clone())]);
+    phone.store.keep_cloud_rows(&rows, Some(40)).unwrap();
+    assert_eq!(phone.store.cloud_row(BOOK.notes_document()).unwrap(), row);
+    let lacks = |of: &Device| of.towards(SERVER, |server| of.store.lacks_of_cloud(server).unwrap());
+    assert!(!lacks(&phone));
+    assert_eq!(start(&phone).cursor, 40);
+
+    phone.store.restore_removed(BOOK).unwrap();
+    assert!(lacks(&phone));
+    assert_eq!(start(&phone).cursor, 11);
+    assert!(!lacks(&phone));
+    assert_eq!(start(&phone).cursor, 11, "it is durable");
+}
+
+#[test]
+fn history_and_what_came_later_are_taken_apart() {
+    let phone = Device::with_book(1);
+    phone.write(&[annotate(1, 1)], 1);
+    phone.store.sign_in_to_cloud(&login(1), 5).unwrap();
+    let through = phone.store.cloud_account().unwrap().unwrap().replay_through;
+    read(&phone, 200_000);
+    let part = |through| {
+        phone.towards(SERVER, |server| {
+            let document = BOOK.document();
+            phone.store.collect_for_cloud(server, document, &phone.key, WHOLE, through).unwrap()
+        })
+    };
+    let (all, history) = (part(None), part(Some(through)));
+    assert_eq!(all.changes.len(), history.changes.len() + 1);
+    assert_eq!(
+        (all.events.len(), &all.changes[..history.changes.len()]),
+        (1, &history.changes[..])
+    );
+    // It ends at a statement, so it counts alone.
+    let tablet = Device::empty(2);
+    tablet.towards(SERVER, |server| {
+        let brought = [(DocumentName::Book(BOOK), history.clone())];
+        let applied = tablet.store.apply_from_cloud(server, brought, None).unwrap();
+        assert_eq!((applied.parked, applied.refused.len()), (0, 0), "{applied:?}");
+    });
+    acknowledge(&phone, BOOK.document(), &history);
+    assert_eq!(part(Some(through)), Consignment::default());
+    assert_eq!(part(None).changes.len(), 1);
+}
+
+#[test]
+fn a_position_is_withdrawn_once_and_written_again_only_while_it_is_the_newest_and_not_the_place() {
+    let (phone, tablet) = (Device::with_book(1), Device::with_book(2));
+    read(&phone, 100_000);
+    let own = phone.store.positions(BOOK).unwrap().remove(0);
+    assert!(!phone.store.is_behind(BOOK, own.stamp()).unwrap(), "it is the place");
+    tablet.store.turn(BOOK, &turn(300_000), MONDAY_MS + 90).unwrap();
+    tablet.store.publish(BOOK).unwrap();
+    let given = tablet.collect(&phone, 0);
+    phone.apply(&tablet, &given.piece, Some(given.bounds));
+    assert!(phone.store.is_behind(BOOK, own.stamp()).unwrap());
+
+    // Who reads on has made another one.
+    phone.store.turn(BOOK, &turn(110_000), MONDAY_MS + 60).unwrap();
+    assert!(!phone.store.rewrite_position(BOOK, own.stamp(), MONDAY_MS + 60).unwrap());
+    phone.store.publish(BOOK).unwrap();
+    assert!(!phone.store.rewrite_position(BOOK, own.stamp(), MONDAY_MS + 60).unwrap());
+
+    // The turn was stamped behind what the tablet wrote, so it is the place; a mark puts the tablet's there.
+    let place = |of: &Device| {
+        let entries = of.store.positions(BOOK).unwrap();
+        catchword_model::position::place(&entries).unwrap().clone()
+    };
+    let behind = place(&phone);
+    assert_eq!(behind.device, phone.store.device());
+    let marks = [(behind.device, behind.stamp())];
+    assert!(phone.store.withdraw(BOOK, &marks, MONDAY_MS).unwrap());
+    assert_eq!(place(&phone).device, tablet.store.device());
+    assert!(!phone.store.withdraw(BOOK, &marks, MONDAY_MS).unwrap(), "the rows have it already");
+    assert!(!phone.store.is_behind(BOOK, behind.stamp()).unwrap(), "it does not count");
+}
+
+#[test]
+fn a_position_that_is_written_again_is_the_place_and_knows_the_others() {
+    let (phone, tablet) = (Device::with_book(1), Device::with_book(2));
+    read(&phone, 400_000);
+    let own = phone.store.positions(BOOK).unwrap().remove(0);
+    tablet.store.turn(BOOK, &turn(300_000), MONDAY_MS + 90).unwrap();
+    tablet.store.publish(BOOK).unwrap();
+    let given = tablet.collect(&phone, 0);
+    phone.apply(&tablet, &given.piece, Some(given.bounds));
+    let theirs = tablet.store.positions(BOOK).unwrap().remove(0);
+    assert!(phone.store.rewrite_position(BOOK, own.stamp(), MONDAY_MS).unwrap());
+    let entries = phone.store.positions(BOOK).unwrap();
+    let place = catchword_model::position::place(&entries).unwrap();
+    assert_eq!((place.device, place.position.ppm), (phone.store.device(), 400_000));
+    assert_eq!(place.position.seen, theirs.stamp());
+    assert_eq!(place.position.wall_ms, own.position.wall_ms, "when it was read stays");
+    assert!(!phone.store.rewrite_position(BOOK, own.stamp(), MONDAY_MS).unwrap());
 }
