@@ -6,6 +6,7 @@
 
 mod call;
 mod certificate;
+pub mod cloud;
 mod desk;
 mod discovery;
 mod fetching;

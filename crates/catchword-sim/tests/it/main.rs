@@ -1,6 +1,8 @@
 //! What must hold for all of catchword, as programs.
 
 #[cfg(test)]
+mod cloud;
+#[cfg(test)]
 mod counts;
 #[cfg(test)]
 mod crash;

@@ -9,6 +9,7 @@ use catchword_proto::trust::{Deactivation, PeerRecord, PeerState};
 use catchword_store::{Evidence, Standing, Store};
 
 use crate::error::EditError;
+use crate::net::cloud::origin_of;
 use crate::net::keeping::Shared;
 use crate::net::trouble::{Trouble, Why, find};
 
@@ -38,6 +39,13 @@ pub enum Subject {
         peer: Fingerprint,
         /// What it is called.
         name: String,
+    },
+    /// An account in the cloud.
+    Account {
+        /// Where its server is.
+        url: String,
+        /// The name of the person there.
+        user: String,
     },
     /// A device whose changes are here, paired or not.
     Device {
@@ -167,6 +175,29 @@ pub enum Reason {
         /// Whether it was this device that wrote them.
         own: bool,
     },
+    /// The library signed out of the account.
+    CloudSignedOut,
+    /// The account does not believe this device any more.
+    CloudSignInAgain,
+    /// The account's server could not be spoken to, or failed.
+    CloudUnreachable {
+        /// Why.
+        error: String,
+    },
+    /// The account lacks something.
+    CloudUnsent {
+        /// Changes and reading events.
+        changes: u64,
+    },
+    /// The account was not asked since this process began.
+    CloudNotAsked,
+    /// The account's server does not take it.
+    CloudRefused {
+        /// Why, in words.
+        why: String,
+    },
+    /// A place was written again as often as it may be, and another one still counts.
+    CloudPlaceLeft,
 }
 
 impl Reason {
@@ -207,6 +238,18 @@ impl Reason {
             }
             Self::Quarantined { .. } => "it is tried again afterwards; see what that device runs",
             Self::Forked { .. } => "one folder was copied or restored: keep one of the two",
+            Self::CloudSignedOut => "`catchword cloud login` with the same server and name goes on",
+            Self::CloudSignInAgain => {
+                "`catchword cloud login` with the same server and name; nothing is lost meanwhile"
+            }
+            Self::CloudUnreachable { .. } => {
+                "see that the server runs and that this device is online; it is tried again by itself"
+            }
+            Self::CloudUnsent { .. } | Self::CloudNotAsked => {
+                "`catchword cloud sync`, or `catchword serve`, which does it by itself"
+            }
+            Self::CloudRefused { .. } => "`catchword cloud login` again tries once more",
+            Self::CloudPlaceLeft => "turn a page in it, on the device whose place should count",
             Self::NewGeneration(_) => return None,
         })
     }
@@ -257,6 +300,15 @@ impl fmt::Display for Reason {
             }
             Self::Forked { own: false, peer } => {
                 write!(f, "a device wrote two histories; {peer} brought the second")
+            }
+            Self::CloudSignedOut => f.write_str("this library signed out"),
+            Self::CloudSignInAgain => f.write_str("it does not know this device any more"),
+            Self::CloudUnreachable { error } => f.write_str(error),
+            Self::CloudUnsent { changes } => write!(f, "it lacks {changes} changes"),
+            Self::CloudNotAsked => f.write_str("it was not asked yet"),
+            Self::CloudRefused { why } => write!(f, "the account does not take it: {why}"),
+            Self::CloudPlaceLeft => {
+                f.write_str("its place was written again three times, and another one counts")
             }
         }
     }
@@ -341,6 +393,10 @@ impl Report<'_> {
     }
 
     fn name_of(&self, peer: Fingerprint) -> String {
+        let account = self.store().cloud_account().ok().flatten();
+        if account.is_some_and(|account| origin_of(&account.login).peer == peer) {
+            return "the account".to_owned();
+        }
         let name = self.shared.peers.find(peer).map(|record| record.name).unwrap_or_default();
         if name.is_empty() { "that device".to_owned() } else { name }
     }

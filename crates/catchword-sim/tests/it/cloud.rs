@@ -1,0 +1,4 @@
+//! Libraries and a real server, over real HTTP on loopback.
+
+mod lane;
+mod support;
