@@ -203,6 +203,12 @@ pub(crate) enum Command {
     /// everything back. `--purge` deletes its positions, annotations and history on this device, too:
     /// it is refused unless another device has them all.
     Remove(RemoveArgs),
+    /// Keep the library in an account, too
+    ///
+    /// A library that is signed in also lives on a server, which you may run yourself: `catchword-server`.
+    /// Everything works without a connection and is sent when there is one, by `cloud sync` or, all the
+    /// time, by `serve`. Devices that are paired with this one reach the account through it.
+    Cloud(CloudArgs),
     /// Save a book as a plain Automerge document
     ///
     /// Writes positions, annotations, tags and history in a form that any Automerge program loads.
@@ -358,6 +364,54 @@ pub(crate) struct PeerArgs {
     /// Name, fingerprint, or beginning of a fingerprint
     #[arg(value_name = "PEER")]
     pub(crate) peer: String,
+}
+
+/// `cloud`.
+#[derive(Debug, Args)]
+pub(crate) struct CloudArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: CloudCommand,
+}
+
+/// What may be done with an account.
+#[derive(Debug, Subcommand)]
+pub(crate) enum CloudCommand {
+    /// Make an account, sign in to it, and send the library
+    Signup(LoginArgs),
+    /// Sign in to an account, and bring both to the same state
+    ///
+    /// What is here and what the account has are merged; nothing is lost on either side. Interrupted, it
+    /// goes on with the next `cloud sync`. Books of which the account refused something are tried again.
+    Login(LoginArgs),
+    /// Sign out
+    ///
+    /// Nothing is deleted, here or there. Signing in to the same account goes on from here.
+    Logout,
+    /// Bring the library and the account to the same state, now
+    Sync,
+    /// Say how the account is: what waits, what it refuses, whether the server is there
+    Status,
+}
+
+/// `cloud signup` and `cloud login`.
+#[derive(Debug, Args)]
+pub(crate) struct LoginArgs {
+    /// Where the server is: https://HOST[:PORT], or http:// on this machine
+    #[arg(long, value_name = "URL")]
+    pub(crate) url: String,
+    /// Your name there
+    #[arg(long, value_name = "NAME")]
+    pub(crate) user: String,
+    /// Read the password from standard input [default: CATCHWORD_PASSWORD, or asked for]
+    #[arg(long)]
+    pub(crate) password_stdin: bool,
+    /// Believe the certificates in this PEM file, not those of the system
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Use http:// to another machine: password and books can be read on the way
+    #[arg(long)]
+    pub(crate) plain_http: bool,
 }
 
 /// `serve`.

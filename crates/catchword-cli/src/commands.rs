@@ -4,10 +4,12 @@ mod annotate;
 mod backup;
 mod books;
 mod check;
+pub(crate) mod cloud;
 mod compact;
 mod completions;
 mod conflicts;
 mod demo;
+mod demo_cloud;
 mod demo_crash;
 mod demo_devices;
 mod document;
@@ -62,6 +64,7 @@ pub(crate) fn run(command: &Command, context: &Context) -> Result<(), Failure> {
         Command::Sync(args) => sync::run(args, context),
         Command::Fetch(args) => fetch::run(args, context),
         Command::Status(args) => status::run(args, context),
+        Command::Cloud(args) => cloud::run(args, context),
         Command::Remove(args) => remove::run(args, context),
         Command::Check(args) => check::run(args, context),
         Command::Compact => compact::run(context),

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use catchword::Library;
+use catchword::net::cloud::Cloud;
 use catchword::net::{Discovery, Mdns, Node, NodeConfig, NodeError};
 use tokio::runtime::Runtime;
 
@@ -15,7 +16,7 @@ use crate::failure::{Exit, Failure};
 pub(crate) struct Network {
     library: Library,
     node: Arc<Node>,
-    runtime: Arc<Runtime>,
+    online: Online,
     /// Whether the daemon goes on when the command is done.
     lasting: bool,
 }
@@ -31,14 +32,23 @@ impl Network {
 
     /// Puts the library on the network.
     pub(crate) fn start(library: &Library, config: &NodeConfig) -> Result<Self, Failure> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| Failure::new(Exit::Failed, error, ""))?;
+        let online = Online::start(library)?;
         let node = {
-            let _inside = runtime.enter();
+            let _inside = online.runtime.enter();
             Node::start(library, config)?
         };
-        let (node, runtime) = (Arc::new(node), Arc::new(runtime));
-        Ok(Self { library: library.clone(), node, runtime, lasting: false })
+        Ok(Self { library: library.clone(), node: Arc::new(node), online, lasting: false })
+    }
+
+    /// Keeps the library and its account in step as long as this lasts.
+    pub(crate) fn keep_in_account(&self) {
+        let cloud = self.cloud().clone();
+        drop(self.online.runtime.spawn(async move { cloud.run().await }));
+    }
+
+    /// Returns the account of the library.
+    pub(crate) fn cloud(&self) -> &Cloud {
+        &self.online.cloud
     }
 
     /// Returns what is on the network.
@@ -57,7 +67,7 @@ impl Network {
 
     /// Waits for something of the network.
     pub(crate) fn run<T>(&self, work: impl Future<Output = T>) -> T {
-        self.runtime.block_on(work)
+        self.online.run(work)
     }
 
     /// Closes every connection, unless a daemon goes on.
@@ -65,6 +75,34 @@ impl Network {
         if !self.lasting {
             self.run(self.node.close());
         }
+    }
+}
+
+/// A library and its account, without the network of paired devices. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Online {
+    pub(crate) cloud: Cloud,
+    runtime: Arc<Runtime>,
+}
+
+impl Online {
+    /// Returns the daemon's, or makes one for a single command.
+    pub(crate) fn of(context: &Context) -> Result<Self, Failure> {
+        match &context.daemon {
+            Some(serving) => Ok(serving.network.online.clone()),
+            None => Self::start(&context.open()?),
+        }
+    }
+
+    fn start(library: &Library) -> Result<Self, Failure> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| Failure::new(Exit::Failed, error, ""))?;
+        Ok(Self { cloud: Cloud::of(library), runtime: Arc::new(runtime) })
+    }
+
+    /// Waits for something of the account.
+    pub(crate) fn run<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
     }
 }
 

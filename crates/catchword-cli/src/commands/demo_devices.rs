@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::commands::conflicts::Cards;
 use crate::commands::demo::{broken, chapter, open, say, turn};
+use crate::commands::demo_cloud::{self, CloudAct};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::network::Network;
@@ -36,6 +37,7 @@ pub(crate) struct Devices {
     idle_bytes: u64,
     disagreements: usize,
     third_in_sync: bool,
+    cloud: CloudAct,
 }
 
 /// One device of the story.
@@ -103,6 +105,9 @@ pub(crate) fn run(
         &format!("once more: nothing to do, said in {} and one round trip", size(idle_bytes)),
     )?;
 
+    let act = demo_cloud::run(context, folder, id, [&phone.library, &tablet.library], || {
+        tablet.sync(&phone).map(drop)
+    })?;
     let third_in_sync = third(context, phone, &tablet, folder, id)?;
     tablet.network.close();
     Ok(Devices {
@@ -114,6 +119,7 @@ pub(crate) fn run(
         idle_bytes,
         disagreements: cards.len(),
         third_in_sync,
+        cloud: act,
     })
 }
 

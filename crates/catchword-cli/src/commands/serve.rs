@@ -32,6 +32,7 @@ pub(crate) fn run(args: &ServeArgs, context: &Context) -> Result<(), Failure> {
     let mdns = discovery.is_some();
     let config = NodeConfig::default().with_listen(args.listen).with_lasting(true);
     let network = Network::start(&library, &config.with_discovery(discovery))?;
+    network.keep_in_account();
     #[cfg(unix)]
     let commands = crate::daemon::server::Server::start(context, &library, &network)?;
     let serving = Serving {

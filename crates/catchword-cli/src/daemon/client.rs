@@ -17,7 +17,11 @@ pub(crate) fn forward(command: &Command, context: &Context) -> Result<Option<Exi
         return Ok(None);
     }
     match UnixStream::connect(super::socket_path(&context.folder)) {
-        Ok(stream) => unix::ask(stream).map(Some),
+        Ok(stream) => {
+            // It is asked for where the person is, and travels like standard input.
+            let password = crate::commands::cloud::password_of(command)?;
+            unix::ask(stream, password.as_ref().map(|password| password.as_str())).map(Some)
+        }
         // A daemon that was killed leaves its socket behind.
         Err(_) => Ok(None),
     }
@@ -45,9 +49,11 @@ mod unix {
     const INPUT: &str = "-";
 
     /// Sends the command line, and prints what comes back.
-    pub(super) fn ask(mut stream: UnixStream) -> Result<ExitCode, Failure> {
+    pub(super) fn ask(mut stream: UnixStream, password: Option<&str>) -> Result<ExitCode, Failure> {
         let request = request()?;
-        let input = if request.arguments.iter().any(|argument| argument == INPUT) {
+        let input = if let Some(password) = password {
+            password.as_bytes().to_vec()
+        } else if request.arguments.iter().any(|argument| argument == INPUT) {
             read_input()?
         } else {
             Vec::new()

@@ -16,6 +16,7 @@ fn the_demo_loses_nothing_and_leaves_nothing() {
         "Read last",
         "both libraries are equal",
         "what tablet wrote counts",
+        "the account refuses it",
         "the e-reader meets the tablet alone",
         "What comes next",
     ] {
@@ -39,6 +40,9 @@ fn every_write_acknowledged_before_the_crash_is_found() {
     assert!(devices["found"].is_boolean(), "it says whether multicast carries: {devices}");
     // The place, a colour, and an edit against a deletion.
     assert_eq!(devices["disagreements"], 3);
+    let cloud = &devices["cloud"];
+    assert_eq!((&cloud["refused"], &cloud["agreed"]), (&1.into(), &true.into()), "{cloud}");
+    assert!(10 <= cloud["pushed"].as_u64().unwrap(), "{cloud}");
     assert!(devices["idle_bytes"].as_u64().unwrap() <= 1_024, "{devices}");
 }
 

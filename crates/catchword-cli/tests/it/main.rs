@@ -6,6 +6,10 @@ mod books;
 #[cfg(test)]
 mod care;
 #[cfg(test)]
+mod cloud;
+#[cfg(test)]
+mod cloud_guest;
+#[cfg(test)]
 mod demo;
 #[cfg(test)]
 mod devices;

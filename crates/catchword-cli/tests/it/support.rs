@@ -15,7 +15,8 @@ pub(crate) fn catchword(args: &[&str]) -> Output {
 pub(crate) fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_catchword"));
     command.args(args).stdin(Stdio::null());
-    for variable in ["CATCHWORD_DATA", "CATCHWORD_CLOCK_OFFSET_MS", "COLUMNS"] {
+    for variable in ["CATCHWORD_DATA", "CATCHWORD_CLOCK_OFFSET_MS", "CATCHWORD_PASSWORD", "COLUMNS"]
+    {
         command.env_remove(variable);
     }
     command

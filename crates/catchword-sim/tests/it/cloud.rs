@@ -1,4 +1,5 @@
 //! Libraries and a real server, over real HTTP on loopback.
 
 mod lane;
+mod search;
 mod support;

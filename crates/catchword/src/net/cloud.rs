@@ -41,8 +41,10 @@ use std::thread;
 use std::time::Duration;
 
 use catchword_model::id::BookId;
-use catchword_proto::cloud::api::{ProblemKind, SignIn, SignedIn};
+use catchword_proto::cloud::api::{Page, ProblemKind, SignIn, SignedIn};
 use catchword_store::{CloudAccount, CloudLogin};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use tokio::sync::{Notify, oneshot, watch};
 use zeroize::Zeroizing;
 
@@ -62,8 +64,17 @@ pub use self::http::ReachError;
 
 /// How often the thread that watches the library looks whether anybody still wants to know.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long a server may take to say how it is.
+const LOOK_MAX: Duration = Duration::from_secs(5);
 /// How long a lane may take to notice that the account is to be changed.
 const YIELD_MAX: Duration = Duration::from_millis(200);
+
+/// Reads certificates from PEM, for [`Credentials::with_roots`]. None: the text holds none that reads.
+pub fn roots_of_pem(text: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let found = CertificateDer::pem_slice_iter(text).collect::<Result<Vec<_>, _>>().ok()?;
+    let roots: Vec<Vec<u8>> = found.iter().map(|root| root.to_vec()).collect();
+    (!roots.is_empty()).then_some(roots)
+}
 
 /// Who signs in, and where.
 #[derive(Clone)]
@@ -261,6 +272,16 @@ impl Shared {
     pub(crate) fn seen(&self) -> MutexGuard<'_, Seen> {
         // Each of its parts stands for itself.
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes a failure, and returns it in words.
+    fn failed(&self, error: &CloudError) -> String {
+        let words = lane::chain(error);
+        let now_ms = self.now_ms();
+        let mut seen = self.seen();
+        let since_ms = seen.failure.as_ref().map_or(now_ms, |(_, since_ms)| *since_ms);
+        seen.failure = Some((words.clone(), since_ms));
+        words
     }
 
     /// Returns everybody who asked for a sync that has not begun.
@@ -489,13 +510,46 @@ impl Cloud {
                     None
                 }
                 Err(error) => {
-                    shared.seen().failure = Some((error.to_string(), shared.now_ms()));
+                    let _words = shared.failed(&error);
                     None
                 }
             };
             drop(turn);
             if !matches!(ended, Some(End::Changed)) && epoch.changed().await.is_err() {
                 return;
+            }
+        }
+    }
+
+    /// Asks the server whether it is there, believes this device, and has something new, for
+    /// [`status`](Self::status) to tell. Nothing is exchanged.
+    ///
+    /// # Errors
+    ///
+    /// [`CloudError`], which the status tells as well.
+    pub async fn look(&self) -> Result<(), CloudError> {
+        let shared = &self.shared;
+        let (_, route, token) = shared.way().await?;
+        let cursor = shared.account().await?.map_or(0, |account| account.cursor);
+        let path = format!("/v1/changes?after={cursor}&limit=1");
+        let mut client = Client::new(route);
+        let call = client.call::<Page>(Call::get(&path).with_token(&token));
+        let answer = tokio::time::timeout(LOOK_MAX, call).await.unwrap_or(Err(ReachError::Slow));
+        let now_ms = shared.now_ms();
+        match answer {
+            Ok(page) => {
+                let mut seen = shared.seen();
+                (seen.failure, seen.refused_since_ms, seen.end) = (None, None, Some(page.end));
+                Ok(())
+            }
+            Err(ReachError::Problem(problem)) if problem.kind == ProblemKind::Unauthorized => {
+                shared.seen().refused_since_ms.get_or_insert(now_ms);
+                Err(CloudError::SignInAgain)
+            }
+            Err(error) => {
+                let error = CloudError::Server(error);
+                shared.failed(&error);
+                Err(error)
             }
         }
     }

@@ -189,6 +189,11 @@ pub enum Reason {
         /// Changes and reading events.
         changes: u64,
     },
+    /// The account has something that is not here.
+    CloudUnread {
+        /// Changes and reading events.
+        records: u64,
+    },
     /// The account was not asked since this process began.
     CloudNotAsked,
     /// The account's server does not take it.
@@ -245,7 +250,7 @@ impl Reason {
             Self::CloudUnreachable { .. } => {
                 "see that the server runs and that this device is online; it is tried again by itself"
             }
-            Self::CloudUnsent { .. } | Self::CloudNotAsked => {
+            Self::CloudUnsent { .. } | Self::CloudUnread { .. } | Self::CloudNotAsked => {
                 "`catchword cloud sync`, or `catchword serve`, which does it by itself"
             }
             Self::CloudRefused { .. } => "`catchword cloud login` again tries once more",
@@ -305,6 +310,9 @@ impl fmt::Display for Reason {
             Self::CloudSignInAgain => f.write_str("it does not know this device any more"),
             Self::CloudUnreachable { error } => f.write_str(error),
             Self::CloudUnsent { changes } => write!(f, "it lacks {changes} changes"),
+            Self::CloudUnread { records } => {
+                write!(f, "it has {records} changes that are not here")
+            }
             Self::CloudNotAsked => f.write_str("it was not asked yet"),
             Self::CloudRefused { why } => write!(f, "the account does not take it: {why}"),
             Self::CloudPlaceLeft => {

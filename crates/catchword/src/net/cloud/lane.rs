@@ -36,6 +36,8 @@ pub(crate) struct Seen {
     pub(crate) given_up: BTreeSet<DocumentName>,
     /// When everything was sent and merged last.
     pub(crate) synced_ms: Option<u64>,
+    /// Where the feed ended when it was asked for without being merged.
+    pub(crate) end: Option<u64>,
 }
 
 /// How a lane ended.
@@ -122,7 +124,7 @@ impl<'a> Lane<'a> {
     pub(crate) async fn run(&mut self, epoch: &mut watch::Receiver<u64>) -> End {
         self.start();
         loop {
-            if let Some(end) = self.settle().await {
+            if let Some(end) = self.settle(epoch).await {
                 return end;
             }
             let deadline = self.machine.poll_timeout();
@@ -167,14 +169,25 @@ impl<'a> Lane<'a> {
     }
 
     /// Carries out what the machine wants, until it waits for something else.
-    async fn settle(&mut self) -> Option<End> {
+    async fn settle(&mut self, epoch: &mut watch::Receiver<u64>) -> Option<End> {
+        let yields = self.mode == Mode::Lasting;
         loop {
+            // History may take long, and nobody is to wait for all of it to sign out.
+            if yields && epoch.has_changed().unwrap_or(true) {
+                return Some(End::Changed);
+            }
             if let Some(event) = self.machine.poll_event() {
                 if let Some(end) = self.event(event).await {
                     return Some(end);
                 }
             } else if let Some(transmit) = self.machine.poll_transmit() {
-                let input = self.transmit(transmit).await;
+                let input = tokio::select! {
+                    input = self.transmit(transmit) => input,
+                    changed = epoch.changed(), if yields => {
+                        let _gone_or_changed = changed;
+                        return Some(End::Changed);
+                    }
+                };
                 self.machine.handle_input(input, Instant::now());
             } else {
                 return None;
@@ -210,7 +223,8 @@ impl<'a> Lane<'a> {
         let now_ms = self.shared.now_ms();
         {
             let mut seen = self.shared.seen();
-            (seen.failure, seen.refused_since_ms, seen.synced_ms) = (None, None, Some(now_ms));
+            (seen.failure, seen.refused_since_ms) = (None, None);
+            (seen.synced_ms, seen.end) = (Some(now_ms), None);
         }
         let tally = lock(&self.clerk).tally();
         let before = std::mem::replace(&mut self.reported, tally);
@@ -240,13 +254,7 @@ impl<'a> Lane<'a> {
             (None, Some(error)) => CloudError::Server(error),
             (None, None) => CloudError::Server(ReachError::Slow),
         };
-        let words = chain(&error);
-        let now_ms = self.shared.now_ms();
-        {
-            let mut seen = self.shared.seen();
-            let since_ms = seen.failure.as_ref().map_or(now_ms, |(_, since_ms)| *since_ms);
-            seen.failure = Some((words.clone(), since_ms));
-        }
+        let words = self.shared.failed(&error);
         self.answer_asks(&|| Err(CloudError::Failing(words.clone())));
         (self.mode == Mode::Once).then_some(End::Failed(error))
     }
@@ -332,7 +340,7 @@ fn lock(clerk: &Mutex<Clerk>) -> std::sync::MutexGuard<'_, Clerk> {
 }
 
 /// Returns an error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -77,9 +77,9 @@ fn of_account(shared: &Shared, account: &CloudAccount) -> Result<Status, EditErr
         return Ok(Why(State::Stopped, reason, Some(account.since_ms)).line(subject));
     }
     let has_token = token::load(&*shared.library.core().keys, &account.login);
-    let (failure, refused, synced) = {
+    let (failure, refused, synced, end) = {
         let seen = shared.seen();
-        (seen.failure.clone(), seen.refused_since_ms, seen.synced_ms)
+        (seen.failure.clone(), seen.refused_since_ms, seen.synced_ms, seen.end)
     };
     if refused.is_some() || !matches!(has_token, Ok(Some(_))) {
         return Ok(Why(State::Stopped, Reason::CloudSignInAgain, refused).line(subject));
@@ -93,7 +93,12 @@ fn of_account(shared: &Shared, account: &CloudAccount) -> Result<Status, EditErr
         let reason = Reason::CloudUnsent { changes };
         return Ok(Why(State::Waiting, reason, synced).line(subject));
     }
-    Ok(match synced {
+    let unread = end.map_or(0, |end| end.saturating_sub(account.cursor));
+    if 0 < unread {
+        let reason = Reason::CloudUnread { records: unread };
+        return Ok(Why(State::Waiting, reason, synced).line(subject));
+    }
+    Ok(match synced.or(end) {
         Some(_) => Status { subject, state: State::InSync, reason: None, since_ms: synced },
         None => Why(State::Waiting, Reason::CloudNotAsked, None).line(subject),
     })
