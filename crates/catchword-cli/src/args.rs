@@ -397,13 +397,13 @@ pub(crate) enum CloudCommand {
 /// `cloud signup` and `cloud login`.
 #[derive(Debug, Args)]
 pub(crate) struct LoginArgs {
-    /// Where the server is: https://HOST[:PORT], or http:// on this machine
+    /// Where the server is: `https://HOST[:PORT]`, or `http://` on this machine
     #[arg(long, value_name = "URL")]
     pub(crate) url: String,
     /// Your name there
     #[arg(long, value_name = "NAME")]
     pub(crate) user: String,
-    /// Read the password from standard input [default: CATCHWORD_PASSWORD, or asked for]
+    /// Read the password from standard input [default: `CATCHWORD_PASSWORD`, or asked for]
     #[arg(long)]
     pub(crate) password_stdin: bool,
     /// Believe the certificates in this PEM file, not those of the system

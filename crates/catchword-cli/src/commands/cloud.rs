@@ -105,7 +105,9 @@ fn leave(context: &Context, online: &Online) -> Result<(), Failure> {
 fn sync(context: &Context, online: &Online, before: &[String]) -> Result<(), Failure> {
     let exchanged = Exchanged::from(online.run(online.cloud.sync())?);
     context.output.print(&exchanged, |page| {
-        before.iter().for_each(|line| page.line(line));
+        for line in before {
+            page.line(line);
+        }
         page.line(format_args!(
             "sent {}, received {}",
             count(exchanged.pushed, "change"),
@@ -179,7 +181,7 @@ impl From<AddressError> for Failure {
     fn from(error: AddressError) -> Self {
         let advice = match error {
             AddressError::Readable => "use https://, or --plain-http if that is what you want",
-            _ => "give --url https://HOST[:PORT]",
+            AddressError::Malformed | AddressError::Surplus | _ => "give --url https://HOST[:PORT]",
         };
         Self::new(Exit::Usage, error, advice)
     }
@@ -203,7 +205,7 @@ impl From<SignInError> for Failure {
             SignInError::Server(_) => {
                 (Exit::Failed, "see that the address is right and that the server runs")
             }
-            _ => (Exit::Failed, ""),
+            SignInError::Keys(_) | SignInError::Library(_) | _ => (Exit::Failed, ""),
         };
         Self::new(exit, error, advice)
     }
@@ -221,7 +223,11 @@ impl From<CloudError> for Failure {
             CloudError::Server(_) | CloudError::Failing(_) => {
                 (Exit::Failed, "nothing is lost: it is sent when the server can be reached")
             }
-            _ => (Exit::Failed, ""),
+            CloudError::Address(_)
+            | CloudError::Keys(_)
+            | CloudError::Account(_)
+            | CloudError::Library(_)
+            | _ => (Exit::Failed, ""),
         };
         Self::new(exit, error, advice)
     }

@@ -76,23 +76,23 @@ pub(crate) fn run(
     let out = &context.output;
     chapter(out, "An account, on a server that runs here for the moment")?;
     let server = Server::start(folder)?;
-    let of_phone = Cloud::of(phone);
-    server.runtime.block_on(of_phone.sign_up(&server.credentials()?))?;
-    let first = server.sync(&of_phone)?;
+    let phone_account = Cloud::of(phone);
+    server.runtime.block_on(phone_account.sign_up(&server.credentials()?))?;
+    let first = server.sync(&phone_account)?;
     say(out, &format!("the phone signs up and sends {}", count(first.pushed, "change")))?;
 
     let on_tablet = open(tablet, id)?;
     let place = Locator::new().with_total_ppm(230_000);
     let marked = on_tablet.annotate(NewAnnotation::highlight("from the tablet").at(place))?.id;
     meet()?;
-    server.sync(&of_phone)?;
+    server.sync(&phone_account)?;
     say(out, "the tablet has no account: what it marks reaches the account through the phone")?;
 
     let config = context.config().with_device_name("laptop");
     let laptop = Library::create(folder.join("laptop"), config)?;
-    let of_laptop = Cloud::of(&laptop);
-    server.runtime.block_on(of_laptop.sign_in(&server.credentials()?))?;
-    let second = server.sync(&of_laptop)?;
+    let laptop_account = Cloud::of(&laptop);
+    server.runtime.block_on(laptop_account.sign_in(&server.credentials()?))?;
+    let second = server.sync(&laptop_account)?;
     let on_laptop = open(&laptop, id)?;
     if on_laptop.annotation(marked)?.is_none() {
         return Err(broken("what a paired device wrote did not reach the account"));
@@ -101,13 +101,13 @@ pub(crate) fn run(
     say(out, &format!("a laptop signs in, meets neither of them, and has {received}"))?;
 
     turn(&on_laptop, 800_000, 600)?;
-    server.sync(&of_laptop)?;
+    server.sync(&laptop_account)?;
     let on_phone = open(phone, id)?;
     turn(&on_phone, 20_000, 60)?;
     say(out, "the laptop reads on to 80.0 %; the phone, which does not know, goes back to 2.0 %")?;
-    let stale = server.sync(&of_phone)?;
+    let stale = server.sync(&phone_account)?;
     meet()?;
-    server.sync(&of_laptop)?;
+    server.sync(&laptop_account)?;
     let mut places = Vec::new();
     for book in [&on_phone, &on_tablet, &on_laptop] {
         places.push(book.place()?.map_or(0, |place| place.position.ppm));

@@ -59,7 +59,7 @@ use crate::net::desk::Desk;
 
 pub use self::address::{AddressError, ServerAddress};
 pub(crate) use self::clerk::origin_of;
-pub use self::clerk::{Clerk, ClerkError, Shelf, Tally};
+pub use self::clerk::{Books, Clerk, ClerkError, Tally};
 pub use self::http::ReachError;
 
 /// How often the thread that watches the library looks whether anybody still wants to know.
@@ -195,6 +195,7 @@ impl From<ReachError> for SignInError {
     fn from(error: ReachError) -> Self {
         let ReachError::Problem(problem) = &error else { return Self::Server(error) };
         let retry_after = problem.retry_after_ms.map(Duration::from_millis);
+        #[expect(clippy::wildcard_enum_match_arm, reason = "the others are not about names")]
         match problem.kind {
             ProblemKind::SignIn => Self::Wrong,
             ProblemKind::UserTaken => Self::NameTaken,

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use catchword::net::cloud::{CloudError, Credentials, ReachError, ServerAddress, SignInError};
+use catchword::net::cloud::{
+    CloudError, CloudReport, Credentials, ReachError, ServerAddress, SignInError,
+};
 use catchword::net::{Hosting, Join, Node, NodeConfig, Reason, State, Subject};
 use catchword::{BookId, Library};
 
@@ -31,14 +33,14 @@ fn node(library: &Library) -> Node {
     Node::start(library, &config).unwrap()
 }
 
-/// Pairs two nodes; returns how the second names the first.
 async fn pair(host: &Node, guest: &Node) {
     let hosted = host.host(Hosting::default()).unwrap();
     let address = host.address().unwrap();
     let (qr, key) = (hosted.qr.clone(), hosted.key.clone());
     let joined = Join::Scanned { qr, key, address: Some(address) };
     let (joined, waited) = tokio::join!(guest.join(&joined), hosted.wait());
-    (joined.unwrap(), waited.unwrap());
+    joined.unwrap();
+    waited.unwrap();
 }
 
 #[test]
@@ -52,7 +54,7 @@ fn two_libraries_converge_through_an_account_without_ever_meeting() {
         phone.sign_up(&server, "anna").await;
         let first = phone.sync().await;
         assert!(3 <= first.pushed && first.outbox == 0 && first.refused == 0, "{first:?}");
-        assert_eq!(phone.sync().await, Default::default(), "nothing is sent twice");
+        assert_eq!(phone.sync().await, CloudReport::default(), "nothing is sent twice");
 
         assert_eq!(laptop.import(), book);
         laptop.annotate(book, "on the laptop");
@@ -359,10 +361,10 @@ fn a_server_that_is_gone_is_named_and_everything_arrives_when_it_is_back() {
         phone.annotate(book, "without a server");
         let error = phone.cloud.sync().await.unwrap_err();
         assert!(matches!(error, CloudError::Server(_)), "{error:?}");
-        let line = phone.cloud.status(None).unwrap().pop().unwrap();
-        assert!(matches!(line.subject, Subject::Account { .. }), "{line:?}");
-        assert_eq!(line.state, State::Failing);
-        assert!(line.since_ms.is_some() && line.reason.unwrap().remedy().is_some());
+        let told = phone.cloud.status(None).unwrap().pop().unwrap();
+        assert!(matches!(told.subject, Subject::Account { .. }), "{told:?}");
+        assert_eq!(told.state, State::Failing);
+        assert!(told.since_ms.is_some() && told.reason.unwrap().remedy().is_some());
         // With the lane at work it comes back by itself.
         let lane = {
             let cloud = phone.cloud.clone();

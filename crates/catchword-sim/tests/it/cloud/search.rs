@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use catchword::net::cloud::{Clerk, Shelf};
+use catchword::net::cloud::{Books, Clerk};
 use catchword_model::annotation::{Creation, Kind};
 use catchword_model::edit::Edit;
 use catchword_model::id::{AnnotationId, BookId, DocumentId, sha256};
@@ -241,8 +241,8 @@ impl World {
                 match event {
                     Event::Ask(question) => {
                         let now_ms = *now_ms + device.offset_ms;
-                        let shelf = Shelf { store: &device.store, signer: &device.key, now_ms };
-                        let answer = clerk.answer(shelf, question).unwrap();
+                        let books = Books { store: &device.store, signer: &device.key, now_ms };
+                        let answer = clerk.answer(books, question).unwrap();
                         machine.handle_input(Input::Answer(answer), now);
                     }
                     Event::Stopped { document, reason } => panic!("{document:?}: {reason:?}"),
@@ -341,12 +341,12 @@ impl World {
         for signed in &self.signed {
             assert_eq!(signed.device.place(book), kept, "device {}", signed.device.number);
             assert_eq!(signed.device.store.heads(book.document()).unwrap(), heads);
-            let shelf = Shelf {
+            let books = Books {
                 store: &signed.device.store,
                 signer: &signed.device.key,
                 now_ms: self.now_ms,
             };
-            assert_eq!(signed.clerk.outbox(shelf).unwrap(), 0, "something is unsent");
+            assert_eq!(signed.clerk.outbox(books).unwrap(), 0, "something is unsent");
         }
     }
 
@@ -386,8 +386,8 @@ fn whatever_happens_there_is_one_place_in_the_end_and_nothing_unsent() {
         let mut here = World::new(world, &runtime, &of_ledger);
         for trace in 0..TRACES_OF_WORLD {
             let context = format!("CATCHWORD_SEED={world} trace {trace}");
-            let traced = std::panic::AssertUnwindSafe(|| here.trace(trace, &mut rng));
-            if let Err(panic) = std::panic::catch_unwind(traced) {
+            let live = std::panic::AssertUnwindSafe(|| here.trace(trace, &mut rng));
+            if let Err(panic) = std::panic::catch_unwind(live) {
                 report(&context);
                 std::panic::resume_unwind(panic);
             }

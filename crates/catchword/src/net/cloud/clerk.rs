@@ -31,7 +31,7 @@ const CHANGE_BYTES: usize = 256;
 
 /// A store, and what is needed to answer from it.
 #[derive(Clone, Copy)]
-pub struct Shelf<'a> {
+pub struct Books<'a> {
     /// The store.
     pub store: &'a Store,
     /// Signs what leaves.
@@ -40,9 +40,9 @@ pub struct Shelf<'a> {
     pub now_ms: u64,
 }
 
-impl std::fmt::Debug for Shelf<'_> {
+impl std::fmt::Debug for Books<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shelf").field("store", self.store).finish_non_exhaustive()
+        f.debug_struct("Books").field("store", self.store).finish_non_exhaustive()
     }
 }
 
@@ -144,8 +144,8 @@ impl Clerk {
     /// # Errors
     ///
     /// [`ClerkError`].
-    pub fn outbox(&self, shelf: Shelf<'_>) -> Result<u64, ClerkError> {
-        let unsent = self.towards(shelf, |server| shelf.store.unsent_to_cloud(server))?;
+    pub fn outbox(&self, books: Books<'_>) -> Result<u64, ClerkError> {
+        let unsent = self.towards(books, |server| books.store.unsent_to_cloud(server))?;
         Ok(unsent.iter().map(|unsent| unsent.changes + unsent.events).sum())
     }
 
@@ -154,49 +154,49 @@ impl Clerk {
     /// # Errors
     ///
     /// [`ClerkError`]; the machine is told [`Answer::Failed`].
-    pub fn answer(&mut self, shelf: Shelf<'_>, question: Question) -> Result<Answer, ClerkError> {
+    pub fn answer(&mut self, books: Books<'_>, question: Question) -> Result<Answer, ClerkError> {
         match question {
-            Question::Load => self.load(shelf),
-            Question::Merge(page) => self.merge(shelf, page),
+            Question::Load => self.load(books),
+            Question::Merge(page) => self.merge(books, page),
             Question::Forget => {
-                shelf.store.forget_cloud()?;
+                books.store.forget_cloud()?;
                 Ok(Answer::Kept { again: Vec::new() })
             }
-            Question::Outbox => self.waiting(shelf),
+            Question::Outbox => self.waiting(books),
             Question::Collect { documents, records_max, bytes_max } => {
-                self.collect(shelf, &documents, records_max, bytes_max)
+                self.collect(books, &documents, records_max, bytes_max)
             }
-            Question::Keep { answers, cursor } => self.keep(shelf, answers, cursor),
-            Question::Rewrite(document) => self.rewrite(shelf, document),
+            Question::Keep { answers, cursor } => self.keep(books, answers, cursor),
+            Question::Rewrite(document) => self.rewrite(books, document),
         }
     }
 
-    fn towards<T>(&self, shelf: Shelf<'_>, work: impl FnOnce(&Peer<'_>) -> T) -> T {
+    fn towards<T>(&self, books: Books<'_>, work: impl FnOnce(&Peer<'_>) -> T) -> T {
         // The server excludes nothing, so nothing is named.
         let mac = |_| [0; 8];
         let (origin, scope) = (self.origin, &Scope::All);
-        work(&Peer { origin, scope, mac: &mac, now_ms: shelf.now_ms })
+        work(&Peer { origin, scope, mac: &mac, now_ms: books.now_ms })
     }
 
-    fn load(&mut self, shelf: Shelf<'_>) -> Result<Answer, ClerkError> {
+    fn load(&mut self, books: Books<'_>) -> Result<Answer, ClerkError> {
         self.sent.clear();
-        let start = self.towards(shelf, |server| shelf.store.start_with_cloud(server))?;
+        let start = self.towards(books, |server| books.store.start_with_cloud(server))?;
         let mut again = Vec::new();
         for (book, stamp) in start.again {
-            if shelf.store.is_behind(book, stamp)? {
+            if books.store.is_behind(book, stamp)? {
                 again.push(DocumentName::Book(book));
             }
         }
         Ok(Answer::Loaded { cursor: start.cursor, again })
     }
 
-    fn merge(&mut self, shelf: Shelf<'_>, page: Page) -> Result<Answer, ClerkError> {
+    fn merge(&mut self, books: Books<'_>, page: Page) -> Result<Answer, ClerkError> {
         let cursor = page.cursor;
         let arrived = lay_out(page);
         let brought = arrived.iter().map(|of| (of.name, of.brought.clone()));
         let brought: Vec<_> = brought.collect();
         let applied =
-            self.towards(shelf, |server| shelf.store.apply_from_cloud(server, brought, None))?;
+            self.towards(books, |server| books.store.apply_from_cloud(server, brought, None))?;
         self.tally.pulled += applied.changes_added + applied.events_added;
         self.changed.extend(&applied.documents);
         let mut barred: BTreeSet<DocumentId> =
@@ -210,7 +210,7 @@ impl Clerk {
         let mut rows = BTreeMap::new();
         for of in &arrived {
             let id = of.name.id();
-            let mut row = shelf.store.cloud_row(id)?;
+            let mut row = books.store.cloud_row(id)?;
             row.extend(&of.brought);
             if barred.contains(&id) {
                 let after = row.skipped.map_or(u64::MAX, |skipped| skipped.after);
@@ -219,23 +219,23 @@ impl Clerk {
             } else {
                 row.version = row.version.max(of.version);
                 let verdicts = of.brought.changes.iter().zip(of.verdicts.iter().copied());
-                self.decide(shelf, of.name, verdicts, &mut row)?;
+                self.decide(books, of.name, verdicts, &mut row)?;
             }
             rows.insert(id, row);
         }
-        self.keep_rows(shelf, &rows, Some(cursor))
+        Self::keep_rows(books, &rows, Some(cursor))
     }
 
     /// Does what verdicts ask for, and notes in the row what is to be done later.
     fn decide<'a>(
         &mut self,
-        shelf: Shelf<'_>,
+        books: Books<'_>,
         name: DocumentName,
         verdicts: impl Iterator<Item = (&'a Change, Verdict)>,
         row: &mut CloudRow,
     ) -> Result<u64, ClerkError> {
         let DocumentName::Book(book) = name else { return Ok(0) };
-        let own = shelf.store.device();
+        let own = books.store.device();
         let mut marks: BTreeMap<DeviceId, Hlc> = BTreeMap::new();
         let mut withdrawn = 0;
         for (change, verdict) in verdicts {
@@ -251,24 +251,23 @@ impl Clerk {
             }
         }
         let marks: Vec<_> = marks.into_iter().collect();
-        if shelf.store.withdraw(book, &marks, shelf.now_ms)? {
+        if books.store.withdraw(book, &marks, books.now_ms)? {
             self.changed.insert(name.id());
         }
         Ok(withdrawn)
     }
 
     fn keep_rows(
-        &self,
-        shelf: Shelf<'_>,
+        books: Books<'_>,
         rows: &BTreeMap<DocumentId, CloudRow>,
         cursor: Option<u64>,
     ) -> Result<Answer, ClerkError> {
-        shelf.store.keep_cloud_rows(rows, cursor)?;
+        books.store.keep_cloud_rows(rows, cursor)?;
         let mut again = Vec::new();
         for (id, row) in rows {
             let book = BookId(id.0);
             if let Some(stamp) = row.again
-                && shelf.store.is_behind(book, stamp)?
+                && books.store.is_behind(book, stamp)?
             {
                 again.push(DocumentName::Book(book));
             }
@@ -276,13 +275,13 @@ impl Clerk {
         Ok(Answer::Kept { again })
     }
 
-    fn waiting(&mut self, shelf: Shelf<'_>) -> Result<Answer, ClerkError> {
-        if self.towards(shelf, |server| shelf.store.lacks_of_cloud(server))? {
+    fn waiting(&mut self, books: Books<'_>) -> Result<Answer, ClerkError> {
+        if self.towards(books, |server| books.store.lacks_of_cloud(server))? {
             // The machine loads again, and at once.
             self.reread = true;
             return Ok(Answer::Failed { random: 0 });
         }
-        let unsent = self.towards(shelf, |server| shelf.store.unsent_to_cloud(server))?;
+        let unsent = self.towards(books, |server| books.store.unsent_to_cloud(server))?;
         self.looks += 1;
         let names: BTreeSet<DocumentName> = unsent.iter().map(|unsent| unsent.name).collect();
         self.since.retain(|name, _| names.contains(name));
@@ -300,23 +299,23 @@ impl Clerk {
 
     fn collect(
         &mut self,
-        shelf: Shelf<'_>,
+        books: Books<'_>,
         documents: &[DocumentName],
         records_max: usize,
         bytes_max: usize,
     ) -> Result<Answer, ClerkError> {
         self.sent.clear();
-        let account = shelf.store.cloud_account()?.unwrap_or_default();
+        let account = books.store.cloud_account()?.unwrap_or_default();
         let (mut records_left, mut bytes_left) = (records_max, bytes_max);
         let mut entries: Vec<Entry> = Vec::new();
         for name in documents {
             let left = (records_left, bytes_left);
-            let (part, replay) = self.cut(shelf, *name, left, account.replay_through)?;
+            let (part, replay) = self.cut(books, *name, left, account.replay_through)?;
             let records = part.changes.len() + part.events.len();
             if records == 0 {
                 continue;
             }
-            let entry = entry_of(*name, &part, shelf.store.cloud_row(name.id())?.version, replay);
+            let entry = entry_of(*name, &part, books.store.cloud_row(name.id())?.version, replay);
             let blobs = entry.changes.iter().chain(&entry.events);
             let bytes: usize = blobs.map(|blob| blob.0.len()).sum();
             if !entries.is_empty() && (records_left < records || bytes_left < bytes) {
@@ -336,7 +335,7 @@ impl Clerk {
     /// Cuts what the server lacks of a document: history first, and by itself.
     fn cut(
         &self,
-        shelf: Shelf<'_>,
+        books: Books<'_>,
         name: DocumentName,
         (records_left, bytes_left): (usize, usize),
         replay_through: u64,
@@ -344,9 +343,9 @@ impl Clerk {
         for through in [Some(replay_through), None] {
             let mut budget = bytes_left.min(records_left.saturating_mul(CHANGE_BYTES)).max(1);
             let part = loop {
-                let part = self.towards(shelf, |server| {
-                    let (store, id) = (shelf.store, name.id());
-                    store.collect_for_cloud(server, id, shelf.signer, budget, through)
+                let part = self.towards(books, |server| {
+                    let (store, id) = (books.store, name.id());
+                    store.collect_for_cloud(server, id, books.signer, budget, through)
                 })?;
                 if part.changes.len() + part.events.len() <= records_left || budget <= 1 {
                     break part;
@@ -362,7 +361,7 @@ impl Clerk {
 
     fn keep(
         &mut self,
-        shelf: Shelf<'_>,
+        books: Books<'_>,
         answers: Vec<(DocumentName, EntryAnswer)>,
         cursor: Option<u64>,
     ) -> Result<Answer, ClerkError> {
@@ -371,13 +370,13 @@ impl Clerk {
             let id = name.id();
             let mut row = match rows.remove(&id) {
                 Some(row) => row,
-                None => shelf.store.cloud_row(id)?,
+                None => books.store.cloud_row(id)?,
             };
             let part = self.sent.remove(&answer.key).unwrap_or_default();
             match answer.outcome {
                 Outcome::Accepted(receipt) => {
                     row.version = row.version.max(receipt.version);
-                    self.acknowledged(shelf, name, &part, &receipt, &mut row)?;
+                    self.acknowledged(books, name, &part, &receipt, &mut row)?;
                 }
                 Outcome::Rebased(receipt) | Outcome::Conflict(receipt) => {
                     // What is between is of this call alone, so all of it is merged.
@@ -385,7 +384,7 @@ impl Clerk {
                         row.version = row.version.max(receipt.version);
                     }
                     self.tally.rebased += 1;
-                    self.acknowledged(shelf, name, &part, &receipt, &mut row)?;
+                    self.acknowledged(books, name, &part, &receipt, &mut row)?;
                 }
                 Outcome::Incomplete { .. } => {
                     row = CloudRow {
@@ -396,18 +395,18 @@ impl Clerk {
                 }
                 Outcome::Refused { reason, .. } => {
                     self.tally.refused += 1;
-                    let (reason, since_ms) = (in_words(reason).to_owned(), shelf.now_ms);
+                    let (reason, since_ms) = (in_words(reason).to_owned(), books.now_ms);
                     row.stopped = Some(Stopped { reason, since_ms });
                 }
             }
             rows.insert(id, row);
         }
-        self.keep_rows(shelf, &rows, cursor)
+        Self::keep_rows(books, &rows, cursor)
     }
 
     fn acknowledged(
         &mut self,
-        shelf: Shelf<'_>,
+        books: Books<'_>,
         name: DocumentName,
         part: &Consignment,
         receipt: &Receipt,
@@ -416,20 +415,20 @@ impl Clerk {
         row.extend(part);
         self.tally.pushed += (part.changes.len() + part.events.len()) as u64;
         let verdicts = part.changes.iter().zip(receipt.verdicts.iter().copied());
-        self.tally.refused += self.decide(shelf, name, verdicts, row)?;
+        self.tally.refused += self.decide(books, name, verdicts, row)?;
         Ok(())
     }
 
-    fn rewrite(&mut self, shelf: Shelf<'_>, name: DocumentName) -> Result<Answer, ClerkError> {
+    fn rewrite(&mut self, books: Books<'_>, name: DocumentName) -> Result<Answer, ClerkError> {
         let kept = Answer::Kept { again: Vec::new() };
         let DocumentName::Book(book) = name else { return Ok(kept) };
-        let mut row = shelf.store.cloud_row(name.id())?;
+        let mut row = books.store.cloud_row(name.id())?;
         let Some(stamp) = row.again.take() else { return Ok(kept) };
-        if shelf.store.rewrite_position(book, stamp, shelf.now_ms)? {
+        if books.store.rewrite_position(book, stamp, books.now_ms)? {
             self.tally.rebased += 1;
             self.changed.insert(name.id());
         }
-        shelf.store.keep_cloud_rows(&BTreeMap::from([(name.id(), row)]), None)?;
+        books.store.keep_cloud_rows(&BTreeMap::from([(name.id(), row)]), None)?;
         Ok(kept)
     }
 }

@@ -13,7 +13,7 @@ use tokio::task::AbortHandle;
 use tokio::time::sleep_until;
 use zeroize::Zeroizing;
 
-use super::clerk::{Clerk, ClerkError, Shelf, Tally};
+use super::clerk::{Books, Clerk, ClerkError, Tally};
 use super::http::{Call, Client, ReachError, Route};
 use super::{Ask, CloudError, CloudReport, Shared, live, random};
 use crate::event::Event as Told;
@@ -145,10 +145,8 @@ impl<'a> Lane<'a> {
                     self.machine.handle_input(Input::Changed, Instant::now());
                 }
                 () = self.shared.asked.notified() => self.start(),
-                changed = epoch.changed(), if self.mode == Mode::Lasting => {
-                    let _gone_or_changed = changed;
-                    return End::Changed;
-                }
+                // Nobody can change it any more, or somebody did.
+                _ = epoch.changed(), if self.mode == Mode::Lasting => return End::Changed,
             }
         }
     }
@@ -183,10 +181,7 @@ impl<'a> Lane<'a> {
             } else if let Some(transmit) = self.machine.poll_transmit() {
                 let input = tokio::select! {
                     input = self.transmit(transmit) => input,
-                    changed = epoch.changed(), if yields => {
-                        let _gone_or_changed = changed;
-                        return Some(End::Changed);
-                    }
+                    _ = epoch.changed(), if yields => return Some(End::Changed),
                 };
                 self.machine.handle_input(input, Instant::now());
             } else {
@@ -266,7 +261,7 @@ impl<'a> Lane<'a> {
             let library = self.shared.library.clone();
             self.shared.at_desk(move || library.core().publish_all()).await;
         }
-        let answered = self.with_clerk(move |clerk, shelf| clerk.answer(shelf, question)).await;
+        let answered = self.with_clerk(move |clerk, books| clerk.answer(books, question)).await;
         let changed = lock(&self.clerk).take_changed();
         if !changed.is_empty() {
             self.shared.library.core().announce(&Told::Missed { count: changed.len() as u64 });
@@ -282,20 +277,20 @@ impl<'a> Lane<'a> {
     }
 
     async fn outbox(&self) -> u64 {
-        let outbox = self.with_clerk(|clerk, shelf| clerk.outbox(shelf)).await;
+        let outbox = self.with_clerk(|clerk, books| clerk.outbox(books)).await;
         outbox.and_then(Result::ok).unwrap_or(0)
     }
 
     async fn with_clerk<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Clerk, Shelf<'_>) -> T + Send + 'static,
+        work: impl FnOnce(&mut Clerk, Books<'_>) -> T + Send + 'static,
     ) -> Option<T> {
         let (library, clerk) = (self.shared.library.clone(), Arc::clone(&self.clerk));
         let done = self.shared.at_desk(move || {
             let core = library.core();
             let signer = signer(&library)?;
-            let shelf = Shelf { store: &core.store, signer: &signer, now_ms: core.now_ms() };
-            Some(work(&mut lock(&clerk), shelf))
+            let books = Books { store: &core.store, signer: &signer, now_ms: core.now_ms() };
+            Some(work(&mut lock(&clerk), books))
         });
         done.await.flatten()
     }
@@ -317,12 +312,11 @@ impl<'a> Lane<'a> {
             },
         };
         done.unwrap_or_else(|error| {
-            let (problem, retry_after) = match &error {
-                ReachError::Problem(problem) => {
-                    (Some(problem.kind), problem.retry_after_ms.map(Duration::from_millis))
-                }
-                _ => (None, None),
-            };
+            let (mut problem, mut retry_after) = (None, None);
+            if let ReachError::Problem(said) = &error {
+                problem = Some(said.kind);
+                retry_after = said.retry_after_ms.map(Duration::from_millis);
+            }
             self.last_failure = Some(error);
             Input::Failed { problem, retry_after, random: random() }
         })
