@@ -32,3 +32,30 @@ fn what_was_answered_is_there_after_the_ledger_is_opened_again() {
         assert!(RedbLedger::open(&file).is_err(), "one process has the file");
     });
 }
+
+/// The file as a killed process leaves it: redb would walk all of it, were its last commit one that needs
+/// a repair.
+#[test]
+fn a_server_that_was_killed_opens_without_a_repair() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("cloud.redb");
+    let left = folder.path().join("left.redb");
+    run(async |_| {
+        let ledgers = Ledgers::new(RedbLedger::open(&file).unwrap());
+        let cursor = conformance::fill(&ledgers, 5).await;
+        std::fs::copy(&file, &left).unwrap();
+
+        let repairs = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&repairs);
+        let mut builder = redb::Builder::new();
+        builder.set_repair_callback(move |_| {
+            counted.fetch_add(1, Ordering::Relaxed);
+        });
+        let opened = Ledgers::new(RedbLedger::over(builder.open(&left).unwrap()).unwrap());
+        assert_eq!(opened.end().await, cursor);
+        assert_eq!(repairs.load(Ordering::Relaxed), 0);
+    });
+}
