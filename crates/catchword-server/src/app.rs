@@ -86,13 +86,13 @@ impl App {
     ///
     /// # Errors
     ///
-    /// [`AppError`] if the system gives no random numbers.
+    /// [`AppError`] if the system gives no random numbers or no threads.
     pub fn new(
         ledger: Arc<dyn Ledger>,
         policy: Policy,
         ending: watch::Receiver<bool>,
     ) -> Result<Arc<Self>, AppError> {
-        let auth = Auth::new().map_err(|_| AppError::NoRandomness)?;
+        let auth = Auth::new().map_err(|_| AppError::NoMeans)?;
         let (limits, metrics) = (Limits::default(), Metrics::default());
         Ok(Arc::new(Self { ledger, auth, limits, metrics, policy, ending }))
     }
@@ -102,9 +102,9 @@ impl App {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AppError {
-    /// The system gives no random numbers.
-    #[error("the system gives no random numbers")]
-    NoRandomness,
+    /// The system gives no random numbers, or no threads.
+    #[error("the system gives no random numbers, or no threads")]
+    NoMeans,
 }
 
 type Shared = State<Arc<App>>;

@@ -4,7 +4,7 @@
 //! account, so that it is looked up there alone; only its SHA-256 is kept.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use argon2::password_hash::{PasswordHash, PasswordHasher as _, PasswordVerifier as _, SaltString};
@@ -13,8 +13,8 @@ use catchword_model::id::sha256;
 use catchword_proto::cloud::api::{AccountId, ProblemKind, TokenId};
 use data_encoding::BASE64URL_NOPAD;
 use subtle::ConstantTimeEq as _;
-use tokio::sync::Semaphore;
 
+use crate::desk::Desk;
 use crate::ledger::{DeviceRow, Ledger};
 use crate::problem::Refusal;
 
@@ -22,10 +22,6 @@ use crate::problem::Refusal;
 pub(crate) const MEMORY_KIB: u32 = 19 * 1_024;
 const PASSES: u32 = 2;
 const LANES: u32 = 1;
-/// Verifications at once.
-const VERIFICATIONS_MAX: usize = 4;
-/// How long a password waits for its turn.
-const VERIFICATION_WAIT_MAX: Duration = Duration::from_secs(2);
 /// A token that is not used ends after this, in milliseconds: 90 days.
 pub(crate) const TOKEN_LIFE_MS: u64 = 90 * 86_400_000;
 /// A token is given its whole life again at most this often, in milliseconds: a day.
@@ -45,7 +41,7 @@ pub(crate) struct Caller {
 
 /// Verifies passwords and tokens.
 pub(crate) struct Auth {
-    turns: Arc<Semaphore>,
+    desk: Desk,
     /// What an unknown name is held against, so that it takes as long as a known one.
     dummy: String,
     believed: Mutex<BTreeMap<(AccountId, TokenId), (DeviceRow, Instant)>>,
@@ -62,13 +58,14 @@ impl Auth {
         let mut password = [0; 32];
         fill(&mut password)?;
         let dummy = hash(&password)?;
-        let turns = Arc::new(Semaphore::new(VERIFICATIONS_MAX));
-        Ok(Self { turns, dummy, believed: Mutex::default() })
+        let desk = Desk::open().map_err(|_| failed())?;
+        Ok(Self { desk, dummy, believed: Mutex::default() })
     }
 
     /// Returns what a new password is kept as.
     pub(crate) async fn hash(&self, password: String) -> Result<String, Refusal> {
-        self.in_turn(move || hash(password.as_bytes())).await?
+        let hashed = self.desk.in_turn(move || hash(password.as_bytes())).await;
+        hashed.ok_or(Refusal::busy())?
     }
 
     /// Holds a password against what is kept. Returns what is to be kept instead, if that is better.
@@ -90,22 +87,7 @@ impl Auth {
                 Params::try_from(&parsed).map_or(true, |params| params_outdated(&params));
             outdated.then(|| hash(password.as_bytes())).transpose()
         };
-        self.in_turn(verify).await?
-    }
-
-    async fn in_turn<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Refusal> {
-        let turn = Arc::clone(&self.turns).acquire_owned();
-        let turn = tokio::time::timeout(VERIFICATION_WAIT_MAX, turn).await;
-        let turn = turn.ok().and_then(Result::ok).ok_or(Refusal::busy())?;
-        let work = move || {
-            let done = work();
-            drop(turn);
-            done
-        };
-        tokio::task::spawn_blocking(work).await.map_err(|_| failed())
+        self.desk.in_turn(verify).await.ok_or(Refusal::busy())?
     }
 
     /// Makes a device with a token that only it will know.

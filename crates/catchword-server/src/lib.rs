@@ -16,6 +16,7 @@
 pub mod app;
 mod auth;
 pub mod config;
+mod desk;
 mod docket;
 pub mod entry;
 mod fold;
