@@ -49,6 +49,9 @@ struct Given {
     /// Open at most this many connections to PostgreSQL [default: 16]
     #[arg(long, env = "CATCHWORD_SERVER_DATABASE_CONNECTIONS", value_name = "N")]
     database_connections: Option<usize>,
+    /// Make no plain rows of places and annotations: another process on this database does
+    #[arg(long, env = "CATCHWORD_SERVER_NO_PROJECTOR", num_args = 0..=1, default_missing_value = "true")]
+    no_projector: Option<bool>,
     /// Listen here [default: 127.0.0.1:8790]
     #[arg(long, env = "CATCHWORD_SERVER_LISTEN", value_name = "HOST:PORT")]
     listen: Option<SocketAddr>,
@@ -87,7 +90,18 @@ pub enum Place {
         url: String,
         /// How many connections at most.
         connections: usize,
+        /// Who makes the plain rows.
+        projector: Projector,
     },
+}
+
+/// Who makes plain rows of places and annotations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Projector {
+    /// This process, or another, whoever comes first.
+    Here,
+    /// Another process, or none.
+    Elsewhere,
 }
 
 /// Settings that hold together.
@@ -145,12 +159,14 @@ impl Given {
 
         let connections = self.database_connections.or(file.database_connections);
         let connections = connections.unwrap_or(DATABASE_CONNECTIONS).max(2);
+        let no_projector = self.no_projector.or(file.no_projector).unwrap_or(false);
+        let projector = if no_projector { Projector::Elsewhere } else { Projector::Here };
         // Whoever says one of them in one place does not mean the other one in the next.
         let here = (self.data, self.database_url);
         let said = if here == (None, None) { (file.data, file.database_url) } else { here };
         let place = match said {
             (Some(folder), None) => Place::Folder(folder),
-            (None, Some(url)) => Place::Postgres { url, connections },
+            (None, Some(url)) => Place::Postgres { url, connections, projector },
             (None, None) | (Some(_), Some(_)) => return Err(ConfigError::Place),
         };
         let certificate = self.tls_certificate.or(file.tls_certificate);
@@ -202,7 +218,8 @@ mod tests {
 
         let flags = ["--database-url", "u", "--listen", "[::1]:2", "--closed", "false"];
         let both = settings(&flags, file).unwrap();
-        let place = Place::Postgres { url: "u".to_owned(), connections: 16 };
+        let (url, projector) = ("u".to_owned(), Projector::Here);
+        let place = Place::Postgres { url, connections: 16, projector };
         assert_eq!((both.place, both.listen.port()), (place, 2));
         assert_eq!(both.policy.sign_up, SignUp::Open);
     }

@@ -32,7 +32,7 @@ mod rows;
 mod tables;
 
 pub use local::RedbLedger;
-pub use postgres::PostgresLedger;
+pub use postgres::{PostgresLedger, Projected};
 pub(crate) use rows::{pack_holders, unpack_holders};
 
 /// Nudges that wait for a slow listener; beyond, it hears that it missed some.

@@ -25,4 +25,5 @@ mod limits;
 mod live;
 mod metrics;
 mod problem;
+mod projection;
 pub mod serve;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use catchword_server::app::{App, Routes};
-use catchword_server::config::{Args, Place, Settings};
+use catchword_server::config::{Args, Place, Projector, Settings};
 use catchword_server::ledger::{Ledger, PostgresLedger, RedbLedger};
 use catchword_server::serve;
 use clap::Parser as _;
@@ -63,9 +63,13 @@ async fn open(place: &Place) -> anyhow::Result<Arc<dyn Ledger>> {
             let ledger = RedbLedger::open(&folder.join(FILE)).context("cannot open the ledger")?;
             Ok(Arc::new(ledger))
         }
-        Place::Postgres { url, connections } => {
+        Place::Postgres { url, connections, projector } => {
             let ledger = PostgresLedger::open(url, *connections).await;
-            Ok(Arc::new(ledger.context("cannot open the ledger")?))
+            let ledger = ledger.context("cannot open the ledger")?;
+            Ok(match projector {
+                Projector::Here => Arc::new(ledger.with_projector()),
+                Projector::Elsewhere => Arc::new(ledger),
+            })
         }
     }
 }

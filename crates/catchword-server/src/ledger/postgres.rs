@@ -36,7 +36,10 @@ use crate::fold::{Fold, RegisterKey};
 mod admit;
 mod migrate;
 mod notify;
+mod project;
 mod record;
+
+pub use project::Projected;
 
 /// How long a call waits for a connection.
 const POOL_WAIT_MAX: Duration = Duration::from_secs(2);
@@ -52,6 +55,7 @@ pub struct PostgresLedger {
     pool: Pool,
     nudges: broadcast::Sender<(AccountId, u64)>,
     notices: notify::Notices,
+    projector: Option<project::Projector>,
 }
 
 impl PostgresLedger {
@@ -85,7 +89,7 @@ impl PostgresLedger {
         check_role(&pool.get().await.map_err(pool_error)?).await?;
         let (nudges, _) = broadcast::channel(NUDGES_MAX);
         let notices = notify::Notices::start(config, pool.clone(), nudges.clone());
-        Ok(Self { pool, nudges, notices })
+        Ok(Self { pool, nudges, notices, projector: None })
     }
 
     /// Begins a transaction of an account.

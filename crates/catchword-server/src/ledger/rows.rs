@@ -3,7 +3,7 @@
 use catchword_model::change::{OpId, Scalar};
 use catchword_model::exchange::DocumentName;
 use catchword_model::hlc::Hlc;
-use catchword_model::id::{ActorId, Author};
+use catchword_model::id::{ActorId, Author, sha256};
 use catchword_model::merge::Holder;
 use catchword_proto::cloud::api::{ChainKind, Verdict, WireStatement};
 use catchword_proto::cloud::codec::{Blob, Format};
@@ -156,11 +156,11 @@ pub(crate) fn pack_holders(holders: &[Holder]) -> Vec<u8> {
         out.extend_from_slice(&holder.op.counter.to_be_bytes());
         out.extend_from_slice(&holder.op.actor.0);
         out.extend_from_slice(&holder.stamp.packed().to_be_bytes());
-        // What is neither text nor a whole number holds the register and means nothing.
+        // What is neither text nor a whole number means nothing, and is only equal to itself.
         let (kind, value) = match (holder.value.as_text(), holder.value.as_int()) {
             (Some(text), _) => (TEXT, text.as_bytes().to_vec()),
             (None, Some(value)) => (INT, value.to_be_bytes().to_vec()),
-            (None, None) => (OTHER, Vec::new()),
+            (None, None) => (OTHER, sha256(&[format!("{:?}", holder.value).as_bytes()]).to_vec()),
         };
         out.push(kind);
         out.extend_from_slice(&u32::try_from(value.len()).unwrap_or(u32::MAX).to_be_bytes());
@@ -182,7 +182,7 @@ pub(crate) fn unpack_holders(mut rest: &[u8]) -> Option<Vec<Holder>> {
         let value = match kind {
             TEXT => Scalar::Text(str::from_utf8(value).ok()?.to_owned()),
             INT => Scalar::Int(i64::from_be_bytes(value.try_into().ok()?)),
-            _ => Scalar::Null,
+            _ => Scalar::Bytes(value.to_vec()),
         };
         holders.push(Holder { op: OpId { counter, actor }, stamp, value });
     }

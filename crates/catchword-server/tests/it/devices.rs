@@ -85,8 +85,13 @@ impl Device {
 
     /// Makes a change now.
     pub(crate) fn write(&mut self, document: DocumentName, edits: &[Edit]) -> Change {
+        self.try_write(document, edits).expect("the edits change something")
+    }
+
+    /// Makes a change now, if the edits change something.
+    pub(crate) fn try_write(&mut self, document: DocumentName, edits: &[Edit]) -> Option<Change> {
         self.now_ms += 1_000;
-        self.write_at(document, Hlc::new(self.now_ms, 0).unwrap(), edits)
+        self.try_write_at(document, Hlc::new(self.now_ms, 0).unwrap(), edits)
     }
 
     pub(crate) fn annotate(&mut self, document: DocumentName, quote: &str) -> Change {

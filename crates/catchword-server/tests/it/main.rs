@@ -16,4 +16,6 @@ mod lost_update;
 #[cfg(test)]
 mod postgres;
 #[cfg(test)]
+mod projector;
+#[cfg(test)]
 mod server;

@@ -12,13 +12,13 @@ use crate::devices::{Device, doc};
 
 const CONNECTIONS: usize = 6;
 
-fn block_on<T>(work: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> T {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     runtime.worker_threads(2).enable_all().build().unwrap().block_on(work)
 }
 
 /// Each check has a database, so that they can run beside each other.
-fn fresh(cluster: &Cluster) -> String {
+pub(crate) fn fresh(cluster: &Cluster) -> String {
     use std::sync::atomic::{AtomicU32, Ordering};
     static NEXT: AtomicU32 = AtomicU32::new(0);
     cluster.database(&format!("check_{}", NEXT.fetch_add(1, Ordering::Relaxed)))
@@ -71,11 +71,22 @@ fn processes_on_one_database_behave_as_one() {
 /// T-SRV-1, the part below HTTP: raw SQL as the service role.
 #[test]
 fn without_naming_an_account_the_service_sees_and_writes_nothing() {
-    const TABLES: [&str; 5] = ["accounts", "devices", "documents", "records", "folds"];
+    const TABLES: [&str; 8] = [
+        "accounts",
+        "devices",
+        "documents",
+        "records",
+        "folds",
+        "projections",
+        "places",
+        "annotations",
+    ];
     let Some(cluster) = cluster::shared() else { return };
     let url = fresh(cluster);
     block_on(async {
-        let ledgers = Ledgers::new(PostgresLedger::open(&url, CONNECTIONS).await.unwrap());
+        let ledger = PostgresLedger::open(&url, CONNECTIONS).await.unwrap();
+        let projector = PostgresLedger::open(&url, CONNECTIONS).await.unwrap();
+        let ledgers = Ledgers::new(ledger);
         for name in ["anna", "bert"] {
             let of = ledgers.account(name).await;
             let mut phone = Device::new(1);
@@ -84,7 +95,9 @@ fn without_naming_an_account_the_service_sees_and_writes_nothing() {
                 crate::devices::stamp(5),
                 (catchword_model::position::Intent::Advance, 1, 9),
             );
+            phone.annotate(doc(1), name);
             of.push(&[phone.entry(doc(1), &BTreeSet::new(), 0)]).await;
+            projector.project(of.account, 9).await.unwrap();
         }
         let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
         let connection = tokio::spawn(connection);
@@ -93,12 +106,11 @@ fn without_naming_an_account_the_service_sees_and_writes_nothing() {
             let sql = format!("SELECT count(*) FROM catchword.{table}");
             client.query_one(&sql, &[]).await.unwrap().get(0)
         };
+        // A turn and an annotation are two records.
+        let of_each = |table: &str| if table == "records" { 2 } else { 1 };
         for table in TABLES {
-            assert_eq!(
-                rows(table).await,
-                2,
-                "{table}: everything, as the owner who is a superuser"
-            );
+            let all = rows(table).await;
+            assert_eq!(all, 2 * of_each(table), "{table}: as the owner, who is a superuser");
         }
         client.batch_execute("SET ROLE catchword_service").await.unwrap();
         for table in TABLES {
@@ -111,7 +123,7 @@ fn without_naming_an_account_the_service_sees_and_writes_nothing() {
         let name = format!("SET LOCAL app.account_id = '{anna}'");
         client.batch_execute(&name).await.unwrap();
         for table in TABLES {
-            assert_eq!(rows(table).await, 1, "{table}");
+            assert_eq!(rows(table).await, of_each(table), "{table}");
             let sql =
                 format!("DELETE FROM catchword.{table} WHERE account_id = decode('{bert}', 'hex')");
             crossed += i64::try_from(client.execute(&sql, &[]).await.unwrap()).unwrap();
@@ -125,6 +137,18 @@ fn without_naming_an_account_the_service_sees_and_writes_nothing() {
         // And the name ends with the transaction.
         for table in TABLES {
             crossed += rows(table).await;
+        }
+        // Who finds the accounts that are behind sees their ids and numbers, and nothing else.
+        client.batch_execute("RESET ROLE; SET ROLE catchword_projector").await.unwrap();
+        let found = client.query("SELECT account_id, feed FROM catchword.accounts", &[]).await;
+        assert_eq!(found.unwrap().len(), 2);
+        for column in ["accounts.password_hash", "places.ppm", "annotations.quote", "records.bytes"]
+        {
+            let (table, _) = column.split_once('.').unwrap();
+            let sql = format!("SELECT {table}.* FROM catchword.{table}");
+            assert!(client.query(&sql, &[]).await.is_err(), "{column}");
+            let sql = format!("SELECT {column} FROM catchword.{table}");
+            assert!(client.query(&sql, &[]).await.is_err(), "{column}");
         }
         eprintln!("T-SRV-1, below HTTP: {crossed} rows crossed, {} cases", 3 * TABLES.len() + 1);
         assert_eq!(crossed, 0);
@@ -146,7 +170,7 @@ fn a_role_that_sees_everything_and_a_newer_schema_are_refused() {
         assert!(matches!(refused, Err(LedgerError::Unfit { .. })), "{refused:?}");
         client.batch_execute("ALTER ROLE catchword_service NOBYPASSRLS").await.unwrap();
         drop(PostgresLedger::open(&url, CONNECTIONS).await.unwrap());
-        client.batch_execute("INSERT INTO catchword.migrations (step) VALUES (2)").await.unwrap();
+        client.batch_execute("INSERT INTO catchword.migrations (step) VALUES (3)").await.unwrap();
         let refused = PostgresLedger::open(&url, CONNECTIONS).await;
         assert!(matches!(refused, Err(LedgerError::Unfit { .. })), "{refused:?}");
         drop(client);

@@ -5,7 +5,10 @@ use tokio_postgres::{Client, Config, NoTls};
 use crate::ledger::LedgerError;
 
 /// The steps, in order. One that was published stays as it is.
-const STEPS: &[&str] = &[include_str!("../../../migrations/0001-ledger.sql")];
+const STEPS: &[&str] = &[
+    include_str!("../../../migrations/0001-ledger.sql"),
+    include_str!("../../../migrations/0002-projection.sql"),
+];
 
 /// Names the lock under which the schema is changed: "catchword" in ASCII, cut to 8 bytes.
 const LOCK: i64 = 0x6361_7463_6877_6f72;
@@ -19,19 +22,24 @@ const PREPARE: &str = "
         step integer PRIMARY KEY,
         applied timestamptz NOT NULL DEFAULT now()
     );
-    DO $$ BEGIN
-        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'catchword_service') THEN
-            CREATE ROLE catchword_service NOLOGIN NOSUPERUSER NOBYPASSRLS;
-        END IF;
-    EXCEPTION WHEN duplicate_object OR unique_violation THEN
-        NULL;
+    DO $$
+    DECLARE
+        name text;
+    BEGIN
+        FOREACH name IN ARRAY ARRAY['catchword_service', 'catchword_projector'] LOOP
+            IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) THEN
+                BEGIN
+                    EXECUTE format('CREATE ROLE %I NOLOGIN NOSUPERUSER NOBYPASSRLS', name);
+                EXCEPTION WHEN duplicate_object OR unique_violation THEN
+                    NULL;
+                END;
+            END IF;
+            IF NOT pg_has_role(current_user, name, 'MEMBER') THEN
+                EXECUTE format('GRANT %I TO %I', name, current_user);
+            END IF;
+        END LOOP;
     END $$;
-    DO $$ BEGIN
-        IF NOT pg_has_role(current_user, 'catchword_service', 'MEMBER') THEN
-            EXECUTE format('GRANT catchword_service TO %I', current_user);
-        END IF;
-    END $$;
-    GRANT USAGE ON SCHEMA catchword TO catchword_service;";
+    GRANT USAGE ON SCHEMA catchword TO catchword_service, catchword_projector;";
 
 /// Brings the schema up to date.
 pub(super) async fn migrate(config: &Config) -> Result<(), LedgerError> {
