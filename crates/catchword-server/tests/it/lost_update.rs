@@ -136,7 +136,7 @@ fn run(name: &str, at: SocketAddr, mut kill: impl FnMut()) {
     let tally = Tally::default();
     let answered: Vec<Vec<Answered>> = std::thread::scope(|scope| {
         let (accounts, tally) = (&accounts, &tally);
-        let each = pushes / u32::from(clients);
+        let each = pushes.div_ceil(u32::from(clients));
         let start = |number: u8| {
             let client = &accounts[usize::from(number / SHARING)];
             scope.spawn(move || push_all(client, number, each, tally))
