@@ -6,10 +6,6 @@
 //! 2. Rows of documents are locked before that of the account, in order of id; the account's row, which
 //!    numbers the feed, is the last lock and is held to the commit.
 //! 3. A connection on which a transaction did not end is closed, never used again.
-//!
-//! # What is not here
-//!
-//! TLS to the database: put it on the same machine or a private network.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,8 +20,8 @@ use deadpool_postgres::{
     Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime,
 };
 use tokio::sync::broadcast;
+use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Config, NoTls, Row};
 
 use self::admit::Admitted;
 use super::{AccountRow, Added, Answer, Cut, DeviceRow, Ledger, LedgerError, NUDGES_MAX, book_of};
@@ -34,6 +30,7 @@ use crate::entry::Batch;
 use crate::fold::{Fold, RegisterKey};
 
 mod admit;
+mod connect;
 mod migrate;
 mod notify;
 mod project;
@@ -62,19 +59,20 @@ impl PostgresLedger {
     /// Connects, brings the schema up to date, and listens to other processes.
     ///
     /// `url` names a role that may create the schema and the role `catchword_service`; every
-    /// transaction works as the latter. At most `connections` are open, two of them aside.
+    /// transaction works as the latter. With `sslmode=require&sslrootcert=FILE` in it the server speaks
+    /// TLS with the database. At most `connections` are open, two of them aside.
     ///
     /// # Errors
     ///
-    /// [`LedgerError`] if the database does not answer, is too old, is newer than this release, or if
-    /// the service would see the rows of all accounts.
+    /// [`LedgerError`] if the database does not answer, is too old, is newer than this release, if the
+    /// service would see the rows of all accounts, or if they would go over a network in plain.
     pub async fn open(url: &str, connections: usize) -> Result<Self, LedgerError> {
-        let mut config: Config = url.parse().map_err(LedgerError::database)?;
+        let (mut config, connect) = connect::parse(url)?;
         config.connect_timeout(CONNECT_WAIT_MAX).application_name("catchword-server");
-        migrate::migrate(&config).await?;
+        migrate::migrate(&config, connect.clone()).await?;
 
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let manager = Manager::from_config(config.clone(), NoTls, recycling);
+        let manager = Manager::from_config(config.clone(), connect.clone(), recycling);
         let begin = Hook::async_fn(|client, _| {
             Box::pin(async move { client.batch_execute(SESSION).await.map_err(HookError::Backend) })
         });
@@ -88,7 +86,7 @@ impl PostgresLedger {
             .map_err(LedgerError::database)?;
         check_role(&pool.get().await.map_err(pool_error)?).await?;
         let (nudges, _) = broadcast::channel(NUDGES_MAX);
-        let notices = notify::Notices::start(config, pool.clone(), nudges.clone());
+        let notices = notify::Notices::start((config, connect), pool.clone(), nudges.clone());
         Ok(Self { pool, nudges, notices, projector: None })
     }
 

@@ -7,7 +7,7 @@
 use std::fs;
 use std::io::Write as _;
 use std::net::TcpListener;
-use std::os::unix::fs::{MetadataExt as _, chown};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -34,6 +34,11 @@ pub(crate) fn shared() -> Option<&'static Cluster> {
 impl Cluster {
     /// Starts a cluster of its own; none where PostgreSQL is not installed.
     pub(crate) fn start() -> Option<Self> {
+        Self::start_with(&[])
+    }
+
+    /// The same with these files in the folder of its data.
+    pub(crate) fn start_with(files: &[(&str, &str)]) -> Option<Self> {
         let Some(programs) = programs() else {
             let required = std::env::var("CATCHWORD_REQUIRE_POSTGRES").is_ok_and(|it| it == "1");
             assert!(!required, "PostgreSQL is required, and initdb is nowhere");
@@ -51,6 +56,15 @@ impl Cluster {
         initdb.args(["--username=keeper", "--auth=trust", "--encoding=UTF8", "--no-locale", "-D"]);
         let made = initdb.arg(&data).output().unwrap();
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
+        for (name, text) in files {
+            let file = data.join(name);
+            fs::write(&file, text).unwrap();
+            // PostgreSQL takes no key that others may read.
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+            if let Some((uid, gid)) = user {
+                chown(&file, Some(uid), Some(gid)).unwrap();
+            }
+        }
         cluster.run();
         Some(cluster)
     }

@@ -205,3 +205,55 @@ fn after_the_database_was_killed_the_ledger_goes_on_and_has_what_it_answered() {
         assert_eq!(anna.feed().await.len(), 2);
     });
 }
+
+#[test]
+fn the_server_speaks_tls_with_a_database_that_has_the_right_certificate() {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let other = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let files = [
+        ("server.crt", made.cert.pem()),
+        ("server.key", made.signing_key.serialize_pem()),
+        ("postgresql.auto.conf", "ssl = on\n".to_owned()),
+        ("pg_hba.conf", "hostssl all all 127.0.0.1/32 trust\n".to_owned()),
+    ];
+    let Some(cluster) =
+        Cluster::start_with(&files.each_ref().map(|(name, text)| (*name, text.as_str())))
+    else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let roots = |name: &str, pem: &str| {
+        let file = folder.path().join(name);
+        std::fs::write(&file, pem).unwrap();
+        file.to_str().unwrap().to_owned()
+    };
+    let (right, wrong) =
+        (roots("right.pem", &made.cert.pem()), roots("wrong.pem", &other.cert.pem()));
+    let by_address = cluster.database("encrypted");
+    let by_name = by_address.replace("127.0.0.1", "localhost");
+    block_on(async {
+        let open = async |url: &str, query: &str| {
+            PostgresLedger::open(&format!("{url}?{query}"), CONNECTIONS).await
+        };
+        for mode in ["require", "verify-full"] {
+            let query = format!("sslmode={mode}&sslrootcert={right}");
+            let ledgers = Ledgers::new(open(&by_name, &query).await.unwrap());
+            let anna = ledgers.account(mode).await;
+            let mut nudges = ledgers.ledger.nudges();
+            let change = Device::new(1).annotate(doc(1), "over TLS");
+            anna.push(&[Device::new(1).entry_of(doc(1), 0, &[change], &[])]).await;
+            assert_eq!(anna.end().await, 1);
+            assert_eq!(nudges.recv().await.unwrap(), (anna.account, 1));
+        }
+        let refused = [
+            (&by_name, "sslmode=disable".to_owned()),
+            (&by_name, format!("sslmode=require&sslrootcert={wrong}")),
+            // The certificate is for a name.
+            (&by_address, format!("sslmode=require&sslrootcert={right}")),
+        ];
+        for (url, query) in refused {
+            let refused = open(url, &query).await;
+            assert!(matches!(refused, Err(LedgerError::Database(_))), "{query}: {refused:?}");
+        }
+    });
+}

@@ -1,7 +1,8 @@
 //! The schema: numbered steps, each in a transaction of its own, one process at a time.
 
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::{Client, Config};
 
+use super::connect::Connect;
 use crate::ledger::LedgerError;
 
 /// The steps, in order. One that was published stays as it is.
@@ -42,8 +43,8 @@ const PREPARE: &str = "
     GRANT USAGE ON SCHEMA catchword TO catchword_service, catchword_projector;";
 
 /// Brings the schema up to date.
-pub(super) async fn migrate(config: &Config) -> Result<(), LedgerError> {
-    let (client, connection) = config.connect(NoTls).await.map_err(LedgerError::database)?;
+pub(super) async fn migrate(config: &Config, connect: Connect) -> Result<(), LedgerError> {
+    let (client, connection) = config.connect(connect).await.map_err(LedgerError::database)?;
     let connection = tokio::spawn(connection);
     let done = under_lock(&client).await;
     // The lock ends with the connection.

@@ -12,7 +12,9 @@ use catchword_proto::cloud::api::AccountId;
 use deadpool_postgres::Pool;
 use tokio::sync::{Notify, broadcast};
 use tokio::task::JoinHandle;
-use tokio_postgres::{AsyncMessage, Config, NoTls};
+use tokio_postgres::{AsyncMessage, Config};
+
+use super::connect::Connect;
 
 /// Between two notices of a process.
 const NOTICE_INTERVAL: Duration = Duration::from_millis(10);
@@ -35,13 +37,13 @@ struct Waiting {
 
 impl Notices {
     pub(super) fn start(
-        config: Config,
+        to: (Config, Connect),
         pool: Pool,
         nudges: broadcast::Sender<(AccountId, u64)>,
     ) -> Self {
         let waiting = Arc::new(Waiting::default());
         let tell = tokio::spawn(tell_all(pool, Arc::clone(&waiting)));
-        let hear = tokio::spawn(hear_all(config, nudges));
+        let hear = tokio::spawn(hear_all(to, nudges));
         Self { waiting, tasks: [tell, hear] }
     }
 
@@ -80,9 +82,9 @@ async fn tell_all(pool: Pool, waiting: Arc<Waiting>) {
     }
 }
 
-async fn hear_all(config: Config, nudges: broadcast::Sender<(AccountId, u64)>) {
+async fn hear_all(to: (Config, Connect), nudges: broadcast::Sender<(AccountId, u64)>) {
     loop {
-        if let Err(error) = hear(&config, &nudges).await {
+        if let Err(error) = hear(&to, &nudges).await {
             tracing::warn!(%error, "notices of other processes are not heard; polling goes on");
         }
         tokio::time::sleep(RETRY_DELAY).await;
@@ -90,10 +92,10 @@ async fn hear_all(config: Config, nudges: broadcast::Sender<(AccountId, u64)>) {
 }
 
 async fn hear(
-    config: &Config,
+    (config, connect): &(Config, Connect),
     nudges: &broadcast::Sender<(AccountId, u64)>,
 ) -> Result<(), tokio_postgres::Error> {
-    let (client, mut connection) = config.connect(NoTls).await?;
+    let (client, mut connection) = config.connect(connect.clone()).await?;
     let listen = format!("LISTEN {CHANNEL}");
     let mut listening = std::pin::pin!(client.batch_execute(&listen));
     let mut listens = false;
