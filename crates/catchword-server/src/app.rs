@@ -26,6 +26,7 @@ use tracing::Instrument as _;
 
 use crate::auth::{Auth, Caller, fill};
 use crate::entry::Batch;
+use crate::files::{self, Disk, FILE_MAX, Files};
 use crate::ledger::{AccountRow, Added, Ledger};
 use crate::limits::{Limits, Who};
 use crate::metrics::Metrics;
@@ -70,6 +71,7 @@ pub struct App {
     pub(crate) auth: Auth,
     pub(crate) limits: Limits,
     pub(crate) metrics: Metrics,
+    pub(crate) files: Option<Files>,
     policy: Policy,
     /// Becomes true when the server ends.
     pub(crate) ending: watch::Receiver<bool>,
@@ -92,9 +94,24 @@ impl App {
         policy: Policy,
         ending: watch::Receiver<bool>,
     ) -> Result<Arc<Self>, AppError> {
+        Self::with_files(ledger, None, policy, ending)
+    }
+
+    /// The same, with a place for book files.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn with_files(
+        ledger: Arc<dyn Ledger>,
+        files: Option<Disk>,
+        policy: Policy,
+        ending: watch::Receiver<bool>,
+    ) -> Result<Arc<Self>, AppError> {
+        let files = files.map(Files::new);
         let auth = Auth::new().map_err(|_| AppError::NoMeans)?;
         let (limits, metrics) = (Limits::default(), Metrics::default());
-        Ok(Arc::new(Self { ledger, auth, limits, metrics, policy, ending }))
+        Ok(Arc::new(Self { ledger, auth, limits, metrics, files, policy, ending }))
     }
 }
 
@@ -107,7 +124,7 @@ pub enum AppError {
     NoMeans,
 }
 
-type Shared = State<Arc<App>>;
+pub(crate) type Shared = State<Arc<App>>;
 
 /// The routes, and what they are called.
 #[derive(Debug)]
@@ -135,6 +152,14 @@ impl Routes {
             .add("/v1/live", [("get", routing::get(crate::live::live))])
             .add("/v1/books", [("get", routing::get(books))])
             .add("/v1/books/{id}", [("get", routing::get(book))])
+            .add(
+                FILES,
+                [
+                    ("put", routing::put(files::put)),
+                    ("get", routing::get(files::get)),
+                    ("delete", routing::delete(files::delete)),
+                ],
+            )
             .add("/v1/healthz", [("get", routing::get(healthz))])
             .add("/v1/openapi.json", [("get", routing::get(openapi))])
             .add("/metrics", [("get", routing::get(metrics))])
@@ -162,6 +187,9 @@ impl Routes {
     }
 }
 
+/// The calls that may take long.
+const FILES: &str = "/v1/files/{sha256}";
+
 /// The document that `GET /v1/openapi.json` serves.
 pub const OPENAPI: &str = include_str!("../openapi.json");
 
@@ -178,7 +206,8 @@ async fn observe(State(app): Shared, request: Request, next: Next) -> Response {
     let start = Instant::now();
     let is_live = route == "/v1/live";
     let mut response = async {
-        match tokio::time::timeout(CALL_MAX + BODY_MAX, next.run(request)).await {
+        let most = if route == FILES { FILE_MAX } else { CALL_MAX + BODY_MAX };
+        match tokio::time::timeout(most, next.run(request)).await {
             Ok(response) => response,
             Err(_) => Refusal::busy().into_response(),
         }
@@ -248,7 +277,10 @@ async fn read<T: DeserializeOwned>(headers: &HeaderMap, body: Body) -> Result<T,
 }
 
 /// Lets a device call, if its token is good and it does not call too often.
-async fn admit(app: &App, headers: &HeaderMap) -> Result<(Caller, OwnedSemaphorePermit), Refusal> {
+pub(crate) async fn admit(
+    app: &App,
+    headers: &HeaderMap,
+) -> Result<(Caller, OwnedSemaphorePermit), Refusal> {
     let caller = caller(app, headers).await?;
     match app.limits.call(caller.account, Instant::now()).await {
         Ok(permit) => Ok((caller, permit)),

@@ -10,6 +10,8 @@ use serde::Deserialize;
 const LISTEN: &str = "127.0.0.1:8790";
 /// Connections to PostgreSQL of one process.
 const DATABASE_CONNECTIONS: usize = 16;
+/// What the book files of one account may take, in MiB.
+const FILES_QUOTA_MIB: u32 = 4_096;
 
 /// Serve the account cloud of catchword
 ///
@@ -71,6 +73,12 @@ struct Given {
         requires = "tls_certificate"
     )]
     tls_key: Option<PathBuf>,
+    /// Keep a backup of book files in this folder; without it, none
+    #[arg(long, env = "CATCHWORD_SERVER_FILES", value_name = "DIR")]
+    files: Option<PathBuf>,
+    /// Keep so many MiB of book files for one account [default: 4096]
+    #[arg(long, env = "CATCHWORD_SERVER_FILES_QUOTA", value_name = "MIB")]
+    files_quota: Option<u32>,
     /// Take no new accounts
     #[arg(long, env = "CATCHWORD_SERVER_CLOSED", num_args = 0..=1, default_missing_value = "true")]
     closed: Option<bool>,
@@ -113,6 +121,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Certificate chain and key, for TLS.
     pub tls: Option<(PathBuf, PathBuf)>,
+    /// Where book files are kept, and how many bytes for one account.
+    pub files: Option<(PathBuf, u64)>,
     /// What is allowed.
     pub policy: crate::app::Policy,
 }
@@ -175,6 +185,8 @@ impl Given {
             (None, None) => None,
             (Some(_), None) | (None, Some(_)) => return Err(ConfigError::Tls),
         };
+        let quota = self.files_quota.or(file.files_quota).unwrap_or(FILES_QUOTA_MIB);
+        let files = self.files.or(file.files).map(|folder| (folder, u64::from(quota) << 20));
         let closed = self.closed.or(file.closed).unwrap_or(false);
         let proxied = self.behind_proxy.or(file.behind_proxy).unwrap_or(false);
         let listen = self.listen.or(file.listen);
@@ -183,6 +195,7 @@ impl Given {
             place,
             listen: listen.unwrap_or_else(|_| SocketAddr::from(([127, 0, 0, 1], 0))),
             tls,
+            files,
             policy: Policy {
                 sign_up: if closed { SignUp::Closed } else { SignUp::Open },
                 address: if proxied { AddressFrom::Proxy } else { AddressFrom::Connection },
@@ -208,11 +221,14 @@ mod tests {
         assert_eq!(built_in.place, Place::Folder("d".into()));
         assert_eq!(built_in.listen.to_string(), LISTEN);
         assert_eq!(built_in.policy.sign_up, SignUp::Open);
+        assert_eq!(built_in.files, None);
 
-        let file = "data = \"f\"\nlisten = \"0.0.0.0:1\"\nclosed = true\nbehind_proxy = true";
+        let file = "data = \"f\"\nlisten = \"0.0.0.0:1\"\nclosed = true\nbehind_proxy = true\n\
+                    files = \"b\"\nfiles_quota = 1";
         let of_file = settings(&[], file).unwrap();
         assert_eq!(of_file.place, Place::Folder("f".into()));
         assert_eq!(of_file.listen.port(), 1);
+        assert_eq!(of_file.files, Some(("b".into(), 1 << 20)));
         assert_eq!(of_file.policy.sign_up, SignUp::Closed);
         assert_eq!(of_file.policy.address, AddressFrom::Proxy);
 

@@ -19,6 +19,7 @@ pub mod config;
 mod desk;
 mod docket;
 pub mod entry;
+pub mod files;
 mod fold;
 pub mod ledger;
 mod limits;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use catchword_server::app::{App, Routes};
 use catchword_server::config::{Args, Place, Projector, Settings};
+use catchword_server::files::Disk;
 use catchword_server::ledger::{Ledger, PostgresLedger, RedbLedger};
 use catchword_server::serve;
 use clap::Parser as _;
@@ -34,7 +35,9 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let listening = listener.local_addr()?;
     let security = if tls.is_some() { "TLS" } else { "plain HTTP: put a proxy with TLS before it" };
     let (end, ending) = watch::channel(false);
-    let app = App::new(ledger, settings.policy, ending)?;
+    let files = settings.files.as_ref().map(|(folder, bytes)| Disk::open(folder, *bytes));
+    let files = files.transpose().context("cannot use the folder for book files")?;
+    let app = App::with_files(ledger, files, settings.policy, ending)?;
     let router = Routes::all().serve(Arc::clone(&app));
     let (mut terminate, mut interrupt) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

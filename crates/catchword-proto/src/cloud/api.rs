@@ -605,6 +605,10 @@ problems! {
     TooManyDevices = "urn:catchword:problem:too-many-devices", 409, "too many devices are signed in";
     /// The body is larger than 8 MiB, or has more than 4,096 records.
     TooLarge = "urn:catchword:problem:too-large", 413, "the request is too large";
+    /// No byte of the file is in the range that was asked for.
+    Range = "urn:catchword:problem:range", 416, "the file has nothing in that range";
+    /// The bytes are not those that the name says.
+    Digest = "urn:catchword:problem:digest", 422, "the bytes are not those that the name says";
     /// The body is neither JSON nor CBOR.
     MediaType = "urn:catchword:problem:media-type", 415, "the body is neither JSON nor CBOR";
     /// A name or password is too short or too long.
@@ -615,6 +619,8 @@ problems! {
     Failed = "urn:catchword:problem:failed", 500, "the server failed";
     /// The server has too much to do, or its database does not answer: try again.
     Busy = "urn:catchword:problem:busy", 503, "the server is busy";
+    /// The account has no room left for a file of that length, or the server has none.
+    Full = "urn:catchword:problem:full", 507, "there is no room left";
 }
 
 impl Problem {

@@ -10,6 +10,8 @@ mod devices;
 #[cfg(test)]
 mod embedded;
 #[cfg(test)]
+mod files;
+#[cfg(test)]
 mod http;
 #[cfg(test)]
 mod lost_update;

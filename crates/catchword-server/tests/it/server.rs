@@ -10,6 +10,7 @@ use std::time::Duration;
 use catchword_proto::cloud::api::{Entry, Ingested, Problem, ProblemKind, SignedIn};
 use catchword_proto::cloud::codec::Format;
 use catchword_server::app::{AddressFrom, App, Policy, Routes, SignUp};
+use catchword_server::files::Disk;
 use catchword_server::ledger::{Ledger, RedbLedger};
 use catchword_server::serve;
 use redb::backends::InMemoryBackend;
@@ -31,16 +32,26 @@ impl Server {
     /// Serves a ledger in memory.
     pub(crate) fn start(policy: Policy) -> Self {
         let database = redb::Builder::new().create_with_backend(InMemoryBackend::new()).unwrap();
-        Self::over(policy, Arc::new(RedbLedger::over(database).unwrap()), None)
+        Self::over(policy, Arc::new(RedbLedger::over(database).unwrap()), (None, None))
+    }
+
+    /// The same with a place for book files.
+    pub(crate) fn start_with_files(policy: Policy, disk: Disk) -> Self {
+        let database = redb::Builder::new().create_with_backend(InMemoryBackend::new()).unwrap();
+        Self::over(policy, Arc::new(RedbLedger::over(database).unwrap()), (None, Some(disk)))
     }
 
     /// The same over TLS.
     pub(crate) fn start_tls(policy: Policy, tls: TlsAcceptor) -> Self {
         let database = redb::Builder::new().create_with_backend(InMemoryBackend::new()).unwrap();
-        Self::over(policy, Arc::new(RedbLedger::over(database).unwrap()), Some(tls))
+        Self::over(policy, Arc::new(RedbLedger::over(database).unwrap()), (Some(tls), None))
     }
 
-    fn over(policy: Policy, ledger: Arc<dyn Ledger>, tls: Option<TlsAcceptor>) -> Self {
+    fn over(
+        policy: Policy,
+        ledger: Arc<dyn Ledger>,
+        (tls, files): (Option<TlsAcceptor>, Option<Disk>),
+    ) -> Self {
         let (end, ending) = watch::channel(false);
         let (told, listening) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
@@ -49,7 +60,7 @@ impl Server {
             runtime.block_on(async {
                 let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
                 told.send(listener.local_addr().unwrap()).unwrap();
-                let app = App::new(ledger, policy, ending).unwrap();
+                let app = App::with_files(ledger, files, policy, ending).unwrap();
                 let router = Routes::all().serve(Arc::clone(&app));
                 serve::serve(listener, tls, app, router).await;
             });
