@@ -1,7 +1,7 @@
 //! `/v1/live`: a WebSocket that says when the feed of an account has grown.
 //!
 //! The nudge is all it says; data come by `/v1/changes`. What a lost nudge would have said is found by
-//! looking at the feed every few seconds.
+//! looking at the feed now and then.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,6 +24,9 @@ use crate::problem::Refusal;
 const MESSAGE_BYTES_MAX: usize = 1_024;
 /// How long a client may take to take a nudge.
 const SEND_MAX: Duration = Duration::from_secs(10);
+/// Between two looks at the feed. Every connection costs the database so much, and clients look each
+/// minute themselves.
+const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 
 pub(crate) async fn live(
     State(app): State<Arc<App>>,
@@ -52,7 +55,8 @@ async fn run(app: &App, caller: Caller, socket: &mut WebSocket) -> Option<()> {
     let mut nudges = app.ledger.nudges();
     let mut ending = app.ending.clone();
     let mut said = None;
-    let mut looks = tokio::time::interval(BELIEVED);
+    let mut looks = tokio::time::interval(LOOK_INTERVAL);
+    let mut checks = tokio::time::interval(BELIEVED);
     loop {
         tokio::select! {
             () = ended(&mut ending) => return None,
@@ -60,11 +64,13 @@ async fn run(app: &App, caller: Caller, socket: &mut WebSocket) -> Option<()> {
                 Message::Close(_) => return None,
                 Message::Text(_) | Message::Binary(_) | Message::Ping(_) | Message::Pong(_) => (),
             },
-            _ = looks.tick() => {
+            _ = checks.tick() => {
                 let there = app.auth.is_signed_in(&*app.ledger, caller, now_ms()).await;
                 if there == Ok(false) {
                     return None;
                 }
+            }
+            _ = looks.tick() => {
                 // A database that does not answer now may do so the next time.
                 if let Ok(end) = app.ledger.end(caller.account).await {
                     say(socket, &mut said, end).await?;
