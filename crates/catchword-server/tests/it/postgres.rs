@@ -257,3 +257,49 @@ fn the_server_speaks_tls_with_a_database_that_has_the_right_certificate() {
         }
     });
 }
+
+/// What the documentation says about backup and restore.
+#[test]
+fn a_database_that_was_dumped_and_restored_goes_on_and_makes_its_plain_rows_again() {
+    let Some(cluster) = cluster::shared() else { return };
+    let (from, to) = (fresh(cluster), fresh(cluster));
+    let run = |program: &str, arguments: &[&str]| {
+        let mut command = cluster.command(program);
+        command.args(["-h", "127.0.0.1", "-p", &cluster.port.to_string(), "-U", "keeper"]);
+        let output = command.args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    let name = |url: &str| url.rsplit('/').next().unwrap().to_owned();
+    let file = format!("{}.dump", name(&from));
+    block_on(async {
+        let ledger = PostgresLedger::open(&from, CONNECTIONS).await.unwrap();
+        let ledgers = Ledgers::new(ledger);
+        let anna = ledgers.account("anna").await;
+        let mut phone = Device::new(1);
+        for quote in ["one", "two"] {
+            phone.annotate(doc(1), quote);
+        }
+        anna.push(&[phone.entry(doc(1), &BTreeSet::new(), 0)]).await;
+        let projector = PostgresLedger::open(&from, CONNECTIONS).await.unwrap();
+        projector.project(anna.account, 1).await.unwrap();
+        let feed = anna.feed().await;
+
+        let left_out = ["projections", "places", "annotations"]
+            .map(|table| format!("--exclude-table-data=catchword.{table}"));
+        let [a, b, c] = left_out.each_ref().map(String::as_str);
+        run("pg_dump", &["-Fc", a, b, c, "-f", &file, &name(&from)]);
+        run("pg_restore", &["--exit-on-error", "-d", &name(&to), &file]);
+
+        let ledger = PostgresLedger::open(&to, CONNECTIONS).await.unwrap();
+        let restored = Ledgers::new(ledger).of("anna");
+        assert_eq!(restored.feed().await, feed);
+        let projector = PostgresLedger::open(&to, CONNECTIONS).await.unwrap();
+        let projected = projector.project(anna.account, 9).await.unwrap();
+        assert_eq!(projected, catchword_server::ledger::Projected::UpTo(2));
+        let known =
+            BTreeSet::from_iter(phone.history(doc(1)).changes().map(|change| change.hash().0));
+        phone.annotate(doc(1), "three");
+        restored.push(&[phone.entry(doc(1), &known, 2)]).await;
+        assert_eq!((restored.end().await, anna.end().await), (3, 2));
+    });
+}
