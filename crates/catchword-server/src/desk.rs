@@ -88,13 +88,13 @@ mod tests {
     async fn beyond_the_queue_work_is_refused_at_once_and_what_is_in_it_is_done() {
         let desk = Desk::with(1).unwrap();
         let (go, gate) = mpsc::channel::<()>();
-        let (began, begun) = oneshot::channel();
+        let (started, has_started) = oneshot::channel();
         let first = desk.in_turn(move || {
-            began.send(()).unwrap();
+            started.send(()).unwrap();
             gate.recv().unwrap();
         });
         let rest = async {
-            begun.await.unwrap();
+            has_started.await.unwrap();
             let mut waiting: Vec<_> =
                 (0..WAITING_MAX).map(|n| Box::pin(desk.in_turn(move || n))).collect();
             let polled = std::future::poll_fn(|context| {

@@ -21,7 +21,7 @@ use hyper::body::Frame;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::JoinHandle;
 
-use self::disk::Kept;
+use self::disk::Upload;
 use crate::app::{App, Shared, admit};
 use crate::auth::fill;
 use crate::problem::Refusal;
@@ -127,9 +127,9 @@ pub(crate) async fn put(
     send_all(body, sender).await?;
     let kept = keeping.await.map_err(|_| ProblemKind::Failed)?;
     match kept.map_err(|error| failed(&error))? {
-        Kept::Kept => Ok(StatusCode::CREATED.into_response()),
-        Kept::Other => Err(ProblemKind::Digest.into()),
-        Kept::Full => Err(ProblemKind::Full.into()),
+        Upload::Kept => Ok(StatusCode::CREATED.into_response()),
+        Upload::Other => Err(ProblemKind::Digest.into()),
+        Upload::Full => Err(ProblemKind::Full.into()),
     }
 }
 
@@ -248,29 +248,27 @@ impl hyper::body::Body for Reading {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        loop {
-            let mut busy = match self.state.take() {
-                // A file that failed once, or a whole one.
-                None => return Poll::Ready(None),
-                Some(ReadState::Idle(_)) if self.left == 0 => return Poll::Ready(None),
-                Some(ReadState::Idle(file)) => {
-                    let bytes = usize::try_from(self.left).unwrap_or(usize::MAX).min(CHUNK_BYTES);
-                    tokio::task::spawn_blocking(move || read(file, bytes))
-                }
-                Some(ReadState::Busy(busy)) => busy,
-            };
-            let Poll::Ready(done) = Pin::new(&mut busy).poll(context) else {
-                self.state = Some(ReadState::Busy(busy));
-                return Poll::Pending;
-            };
-            let (file, bytes) = match done.map_err(io::Error::other).flatten() {
-                Ok(read) => read,
-                Err(error) => return Poll::Ready(Some(Err(error))),
-            };
-            self.left -= bytes.len() as u64;
-            self.state = Some(ReadState::Idle(file));
-            return Poll::Ready(Some(Ok(Frame::data(bytes.into()))));
-        }
+        let mut busy = match self.state.take() {
+            // A file that failed once, or a whole one.
+            None => return Poll::Ready(None),
+            Some(ReadState::Idle(_)) if self.left == 0 => return Poll::Ready(None),
+            Some(ReadState::Idle(file)) => {
+                let bytes = usize::try_from(self.left).unwrap_or(usize::MAX).min(CHUNK_BYTES);
+                tokio::task::spawn_blocking(move || read(file, bytes))
+            }
+            Some(ReadState::Busy(busy)) => busy,
+        };
+        let Poll::Ready(done) = Pin::new(&mut busy).poll(context) else {
+            self.state = Some(ReadState::Busy(busy));
+            return Poll::Pending;
+        };
+        let (file, bytes) = match done.map_err(io::Error::other).flatten() {
+            Ok(read) => read,
+            Err(error) => return Poll::Ready(Some(Err(error))),
+        };
+        self.left -= bytes.len() as u64;
+        self.state = Some(ReadState::Idle(file));
+        Poll::Ready(Some(Ok(Frame::data(bytes.into()))))
     }
 }
 

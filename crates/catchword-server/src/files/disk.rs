@@ -35,7 +35,7 @@ pub struct Disk {
 
 /// What became of an upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kept {
+pub(super) enum Upload {
     /// It is there now.
     Kept,
     /// The bytes are not those that the name says; nothing is left of them.
@@ -108,7 +108,7 @@ impl Disk {
         (account, file): (AccountId, BookId),
         chance: [u8; 16],
         mut chunks: mpsc::Receiver<Bytes>,
-    ) -> io::Result<Kept> {
+    ) -> io::Result<Upload> {
         let folder = self.folder(account);
         fs::create_dir_all(&folder)?;
         let name = data_encoding::HEXLOWER.encode(&chance);
@@ -129,9 +129,9 @@ impl Disk {
             Ok(fits)
         };
         match written() {
-            Ok(true) => Ok(Kept::Kept),
-            Ok(false) => Ok(Kept::Other),
-            Err(error) if is_full(&error) => Ok(Kept::Full),
+            Ok(true) => Ok(Upload::Kept),
+            Ok(false) => Ok(Upload::Other),
+            Err(error) if is_full(&error) => Ok(Upload::Full),
             Err(error) => Err(error),
         }
     }
@@ -167,7 +167,7 @@ mod tests {
 
     const ANNA: AccountId = AccountId([1; 16]);
 
-    fn keep(disk: &Disk, file: BookId, chunks: &[&'static [u8]]) -> io::Result<Kept> {
+    fn keep(disk: &Disk, file: BookId, chunks: &[&'static [u8]]) -> io::Result<Upload> {
         let (sender, receiver) = mpsc::channel(chunks.len().max(1));
         for chunk in chunks {
             sender.try_send(Bytes::from_static(chunk)).unwrap();
@@ -186,11 +186,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let disk = Disk::open(folder.path(), 10).unwrap();
         let file = BookId(sha256(&[b"abcd"]));
-        assert_eq!(keep(&disk, file, &[b"ab", b"ce"]).unwrap(), Kept::Other);
-        assert_eq!(keep(&disk, file, &[b"ab"]).unwrap(), Kept::Other, "cut off");
+        assert_eq!(keep(&disk, file, &[b"ab", b"ce"]).unwrap(), Upload::Other);
+        assert_eq!(keep(&disk, file, &[b"ab"]).unwrap(), Upload::Other, "cut off");
         assert_eq!(names(folder.path()), [""; 0]);
         assert!(disk.find(ANNA, file).unwrap().is_none());
-        assert_eq!(keep(&disk, file, &[b"ab", b"cd"]).unwrap(), Kept::Kept);
+        assert_eq!(keep(&disk, file, &[b"ab", b"cd"]).unwrap(), Upload::Kept);
         assert_eq!(names(folder.path()), [file.to_string()]);
         assert_eq!(disk.find(ANNA, file).unwrap().unwrap().1, 4);
         assert!(disk.find(AccountId([2; 16]), file).unwrap().is_none());

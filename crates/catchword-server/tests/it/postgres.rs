@@ -68,6 +68,40 @@ fn processes_on_one_database_behave_as_one() {
     });
 }
 
+/// Makes a database in which two accounts have a turned page and an annotation each, and their plain rows.
+async fn two_accounts(url: &str) -> Ledgers {
+    let ledger = PostgresLedger::open(url, CONNECTIONS).await.unwrap();
+    let projector = PostgresLedger::open(url, CONNECTIONS).await.unwrap();
+    let ledgers = Ledgers::new(ledger);
+    for name in ["anna", "bert"] {
+        let of = ledgers.account(name).await;
+        let mut phone = Device::new(1);
+        phone.turn(
+            doc(1),
+            crate::devices::stamp(5),
+            (catchword_model::position::Intent::Advance, 1, 9),
+        );
+        phone.annotate(doc(1), name);
+        of.push(&[phone.entry(doc(1), &BTreeSet::new(), 0)]).await;
+        projector.project(of.account, 9).await.unwrap();
+    }
+    ledgers
+}
+
+async fn projector_sees_numbers_alone(client: &tokio_postgres::Client) {
+    // Who finds the accounts that are behind sees their ids and numbers, and nothing else.
+    client.batch_execute("RESET ROLE; SET ROLE catchword_projector").await.unwrap();
+    let found = client.query("SELECT account_id, feed FROM catchword.accounts", &[]).await;
+    assert_eq!(found.unwrap().len(), 2);
+    for column in ["accounts.password_hash", "places.ppm", "annotations.quote", "records.bytes"] {
+        let (table, _) = column.split_once('.').unwrap();
+        let sql = format!("SELECT {table}.* FROM catchword.{table}");
+        assert!(client.query(&sql, &[]).await.is_err(), "{column}");
+        let sql = format!("SELECT {column} FROM catchword.{table}");
+        assert!(client.query(&sql, &[]).await.is_err(), "{column}");
+    }
+}
+
 /// T-SRV-1, the part below HTTP: raw SQL as the service role.
 #[test]
 fn without_naming_an_account_the_service_sees_and_writes_nothing() {
@@ -84,21 +118,7 @@ fn without_naming_an_account_the_service_sees_and_writes_nothing() {
     let Some(cluster) = cluster::shared() else { return };
     let url = fresh(cluster);
     block_on(async {
-        let ledger = PostgresLedger::open(&url, CONNECTIONS).await.unwrap();
-        let projector = PostgresLedger::open(&url, CONNECTIONS).await.unwrap();
-        let ledgers = Ledgers::new(ledger);
-        for name in ["anna", "bert"] {
-            let of = ledgers.account(name).await;
-            let mut phone = Device::new(1);
-            phone.turn(
-                doc(1),
-                crate::devices::stamp(5),
-                (catchword_model::position::Intent::Advance, 1, 9),
-            );
-            phone.annotate(doc(1), name);
-            of.push(&[phone.entry(doc(1), &BTreeSet::new(), 0)]).await;
-            projector.project(of.account, 9).await.unwrap();
-        }
+        let ledgers = two_accounts(&url).await;
         let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
         let connection = tokio::spawn(connection);
         let mut crossed = 0;
@@ -138,18 +158,7 @@ fn without_naming_an_account_the_service_sees_and_writes_nothing() {
         for table in TABLES {
             crossed += rows(table).await;
         }
-        // Who finds the accounts that are behind sees their ids and numbers, and nothing else.
-        client.batch_execute("RESET ROLE; SET ROLE catchword_projector").await.unwrap();
-        let found = client.query("SELECT account_id, feed FROM catchword.accounts", &[]).await;
-        assert_eq!(found.unwrap().len(), 2);
-        for column in ["accounts.password_hash", "places.ppm", "annotations.quote", "records.bytes"]
-        {
-            let (table, _) = column.split_once('.').unwrap();
-            let sql = format!("SELECT {table}.* FROM catchword.{table}");
-            assert!(client.query(&sql, &[]).await.is_err(), "{column}");
-            let sql = format!("SELECT {column} FROM catchword.{table}");
-            assert!(client.query(&sql, &[]).await.is_err(), "{column}");
-        }
+        projector_sees_numbers_alone(&client).await;
         eprintln!("T-SRV-1, below HTTP: {crossed} rows crossed, {} cases", 3 * TABLES.len() + 1);
         assert_eq!(crossed, 0);
         drop(client);
@@ -296,8 +305,7 @@ fn a_database_that_was_dumped_and_restored_goes_on_and_makes_its_plain_rows_agai
         let projector = PostgresLedger::open(&to, CONNECTIONS).await.unwrap();
         let projected = projector.project(anna.account, 9).await.unwrap();
         assert_eq!(projected, catchword_server::ledger::Projected::UpTo(2));
-        let known =
-            BTreeSet::from_iter(phone.history(doc(1)).changes().map(|change| change.hash().0));
+        let known = phone.history(doc(1)).changes().map(|change| change.hash().0).collect();
         phone.annotate(doc(1), "three");
         restored.push(&[phone.entry(doc(1), &known, 2)]).await;
         assert_eq!((restored.end().await, anna.end().await), (3, 2));

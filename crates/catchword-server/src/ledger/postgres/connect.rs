@@ -25,20 +25,17 @@ use crate::ledger::LedgerError;
 pub(super) fn parse(url: &str) -> Result<(Config, Connect), LedgerError> {
     let (url, roots) = take_roots(url);
     let mut config: Config = url.parse().map_err(LedgerError::database)?;
-    let said = url.contains("sslmode=");
-    match config.get_ssl_mode() {
-        SslMode::Disable => (),
-        SslMode::Require => {
-            let roots = roots.ok_or_else(|| unfit("TLS needs sslrootcert=FILE in the URL"))?;
-            let tls = Some(connector(&roots)?);
-            return Ok((config, Connect { tls }));
-        }
-        _ if said || !is_here(&config) => {
-            let detail = "say in the URL whether to speak TLS: sslmode=require&sslrootcert=FILE, or \
-                          sslmode=disable where nobody else reads the network";
-            return Err(unfit(detail));
-        }
-        _ => (),
+    let mode = config.get_ssl_mode();
+    if mode == SslMode::Require {
+        let roots = roots.ok_or_else(|| unfit("TLS needs sslrootcert=FILE in the URL"))?;
+        let tls = Some(connector(&roots)?);
+        return Ok((config, Connect { tls }));
+    }
+    let maybe = url.contains("sslmode=") || !is_here(&config);
+    if mode != SslMode::Disable && maybe {
+        let detail = "say in the URL whether to speak TLS: sslmode=require&sslrootcert=FILE, or \
+                      sslmode=disable where nobody else reads the network";
+        return Err(unfit(detail));
     }
     config.ssl_mode(SslMode::Disable);
     Ok((config, Connect { tls: None }))

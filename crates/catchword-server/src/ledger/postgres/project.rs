@@ -13,6 +13,7 @@ use catchword_model::annotation::Annotation;
 use catchword_model::change::read::read;
 use catchword_model::exchange::DocumentName;
 use catchword_model::id::{AnnotationId, BookId};
+use catchword_model::locator::SortKey;
 use catchword_proto::cloud::api::{AccountId, Verdict};
 use deadpool_postgres::Pool;
 use tokio::sync::broadcast;
@@ -290,7 +291,7 @@ impl Annotations {
         let shown = shown(id, state);
         self.kinds.push(shown.as_ref().map(|shown| shown.kind.name()));
         let key = shown.as_ref().map(|shown| shown.locator.sort_key());
-        let ppm = key.as_ref().and_then(|key| key.total_ppm());
+        let ppm = key.as_ref().and_then(SortKey::total_ppm);
         self.total_ppm.push(ppm.and_then(|ppm| i32::try_from(ppm).ok()));
         self.sort_keys.push(key.map(|key| key.as_bytes().to_vec()));
         self.stamps.push(shown.as_ref().map(|shown| number(shown.stamp.packed())));
