@@ -10,6 +10,7 @@ mod first;
 mod highlight;
 mod idle;
 mod open;
+mod push;
 mod recent;
 mod remote;
 
@@ -33,7 +34,7 @@ pub struct Question {
 }
 
 /// Every question.
-pub const QUESTIONS: [Question; 13] = [
+pub const QUESTIONS: [Question; 14] = [
     Question { name: "highlight", ask: highlight::one },
     Question { name: "ten", ask: highlight::ten },
     Question { name: "open", ask: open::ask },
@@ -47,6 +48,7 @@ pub const QUESTIONS: [Question; 13] = [
     Question { name: "edits", ask: edits::ask },
     Question { name: "first", ask: first::ask },
     Question { name: "disk", ask: disk::ask },
+    Question { name: "push", ask: push::ask },
 ];
 
 /// Work for a process of its own: paths in, one JSON value out.

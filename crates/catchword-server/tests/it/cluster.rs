@@ -170,7 +170,8 @@ impl Cluster {
         self.folder.join("data")
     }
 
-    fn command(&self, program: &str) -> Command {
+    /// Returns how to run one of PostgreSQL's programs, as the user who has the cluster.
+    pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(self.programs.join(program));
         self.lend(&mut command);
         command
