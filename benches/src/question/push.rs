@@ -363,17 +363,15 @@ fn annotations(
     let batches = entries.collect();
     let work = Work { clients: vec![(AccountId([1; 16]), batches)] };
     let url = cluster.database("annotations");
-    let start = Instant::now();
-    runtime.block_on(async {
+    let postgres = runtime.block_on(async {
         work.push(Arc::new(PostgresLedger::open(&url, CONNECTIONS).await?)).await
     })?;
-    let each = micros(start, work.changes());
     let redb = runtime.block_on(async {
         let file = workspace.fresh("push-annotations.redb")?;
         work.push(Arc::new(RedbLedger::open(&file)?)).await
     })?;
     let case = Case::new("push", format!("{count} annotations"))
-        .with("on PostgreSQL", "each", each, "us")
+        .with("on PostgreSQL", "each", postgres.each / float(RECORDS), "us")
         .with("on redb", "each", redb.each / float(RECORDS), "us");
     let mut figures = case.figures();
     figures.extend(sizes(cluster, runtime, "annotations", &work)?);

@@ -38,6 +38,8 @@ pub(crate) async fn live(
     let permit = app.limits.live(caller.account, Instant::now());
     let permit = permit.ok_or(Refusal::later(1_000))?;
     let upgrade = upgrade.max_message_size(MESSAGE_BYTES_MAX).max_frame_size(MESSAGE_BYTES_MAX);
+    // What is kept ready for reading is most of what an idle connection takes: 128 KiB, if nothing is said.
+    let upgrade = upgrade.read_buffer_size(MESSAGE_BYTES_MAX);
     Ok(upgrade.write_buffer_size(0).on_upgrade(move |socket| serve(app, caller, socket, permit)))
 }
 

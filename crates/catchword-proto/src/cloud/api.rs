@@ -785,8 +785,7 @@ mod tests {
         };
         let shown = format!("{sign_in:?}");
         assert!(!shown.contains("secret") && !shown.contains("anna"), "{shown}");
-        let (account, device) = (AccountId([1; 16]), TokenId([2; 16]));
-        let token = "a secret".to_owned();
+        let (account, device, token) = (AccountId([1; 16]), TokenId([2; 16]), "a secret".into());
         let signed_in = SignedIn { account, device, token, expires_ms: 3 };
         assert!(!format!("{signed_in:?}").contains("secret"));
     }
@@ -802,8 +801,7 @@ mod tests {
 
     #[test]
     fn a_statement_comes_back_as_it_was() {
-        let name = DocumentName::Book(BookId([1; 32]));
-        let wire = entry().statements.remove(0);
+        let (name, wire) = (DocumentName::Book(BookId([1; 32])), entry().statements.remove(0));
         assert_eq!(WireStatement::of(&wire.about(name)), wire);
         assert_eq!(wire.about(name).document, name.id());
     }

@@ -43,8 +43,11 @@ const POOL_WAIT_MAX: Duration = Duration::from_secs(2);
 /// How long the database may take to be reached.
 const CONNECT_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// Says who works in a connection, and how long a statement may take.
-const SESSION: &str = "SET ROLE catchword_service; SET statement_timeout = '5s'";
+/// Says who works in a connection, how long a statement may take, and that statements are planned once
+/// and by indexes: all of them look up keys, to plan one takes as long as to carry it out, and a plan that
+/// was made while a table was empty would read all of it for ever.
+const SESSION: &str = "SET ROLE catchword_service; SET statement_timeout = '5s'; \
+                       SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off";
 
 /// Keeps everything in PostgreSQL.
 #[derive(Debug)]

@@ -311,3 +311,56 @@ fn a_database_that_was_dumped_and_restored_goes_on_and_makes_its_plain_rows_agai
         assert_eq!((restored.end().await, anna.end().await), (3, 2));
     });
 }
+
+/// Plans are made while the tables are empty, and stay.
+#[test]
+fn no_table_is_ever_read_as_a_whole() {
+    const TABLES: &str = "('documents', 'records', 'folds', 'places', 'annotations')";
+    let Some(cluster) = cluster::shared() else { return };
+    let url = fresh(cluster);
+    block_on(async {
+        let ledger = PostgresLedger::open(&url, CONNECTIONS).await.unwrap();
+        let projector = PostgresLedger::open(&url, CONNECTIONS).await.unwrap();
+        let ledgers = Ledgers::new(ledger);
+        let anna = ledgers.account("anna").await;
+        let mut phone = Device::new(1);
+        let mut known = BTreeSet::new();
+        for n in 0..300_u16 {
+            let of = doc(u8::try_from(n % 3).unwrap());
+            known.insert(phone.annotate(of, &n.to_string()).hash().0);
+            if n % 10 == 9 {
+                let entries = [0, 1, 2].map(|of| phone.entry(doc(of), &BTreeSet::new(), 0));
+                anna.push(&entries).await;
+                projector.project(anna.account, 500).await.unwrap();
+            }
+        }
+        assert_eq!(anna.feed().await.len(), known.len());
+        anna.ledger.books(anna.account, None, 9).await.unwrap();
+        drop((anna, ledgers, projector));
+
+        // What a connection counted is seen when it has ended.
+        let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let sql = format!(
+            "SELECT min(idx_scan), sum(seq_tup_read)::bigint FROM pg_stat_user_tables \
+             WHERE schemaname = 'catchword' AND relname IN {TABLES}"
+        );
+        let mut counts = (0, 0);
+        for _ in 0..200 {
+            let row = client.query_one(&sql, &[]).await.unwrap();
+            counts = (row.get::<_, i64>(0), row.get::<_, i64>(1));
+            if 20 < counts.0 {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        eprintln!(
+            "looked up by index at least {} times in each table, {} rows read",
+            counts.0, counts.1
+        );
+        assert!(20 < counts.0, "each is used");
+        assert_eq!(counts.1, 0, "rows that were read without an index");
+        drop(client);
+        connection.await.unwrap().unwrap();
+    });
+}

@@ -69,12 +69,14 @@ const ACCOUNT: &str = "SELECT feed, documents FROM catchword.accounts WHERE acco
 const LOCK: &str = "SELECT document, version, events, actors FROM catchword.documents \
      WHERE account_id = $1 AND document = ANY($2) ORDER BY document FOR UPDATE";
 
+// A subquery with a limit is looked up by an index for each row, and one with an order by the index that
+// has it, whatever the planner believes about a table that was empty a minute ago.
 const BY_HASH: &str = concat!(
     "SELECT ",
     link_columns!(),
     ", r.document FROM unnest($2::bytea[], $3::bytea[]) AS w (document, hash) \
-     JOIN catchword.records r \
-     ON r.account_id = $1 AND r.document = w.document AND r.hash = w.hash"
+     CROSS JOIN LATERAL (SELECT * FROM catchword.records r WHERE r.account_id = $1 \
+     AND r.document = w.document AND r.hash = w.hash LIMIT 1) r"
 );
 
 const BY_NUMBER: &str = concat!(
@@ -82,8 +84,9 @@ const BY_NUMBER: &str = concat!(
     link_columns!(),
     ", r.document \
      FROM unnest($2::bytea[], $3::int2[], $4::bytea[], $5::int8[]) AS w (document, chain, actor, number) \
-     JOIN catchword.records r ON r.account_id = $1 AND r.document = w.document \
-     AND r.chain = w.chain AND r.actor = w.actor AND r.number = w.number"
+     CROSS JOIN LATERAL (SELECT * FROM catchword.records r WHERE r.account_id = $1 \
+     AND r.document = w.document AND r.chain = w.chain AND r.actor = w.actor \
+     AND w.number <= r.number ORDER BY r.number LIMIT 1) r WHERE r.number = w.number"
 );
 
 /// The change in which an operation is: the last of its actor that begins at or below it.
@@ -105,8 +108,9 @@ const FOLDS: &str = "WITH positions AS ( \
      UNION SELECT document, code || substring(register FROM 2) \
      FROM positions CROSS JOIN unnest($7::bytea[]) AS code) \
      SELECT document, register, value FROM positions \
-     UNION ALL SELECT f.document, f.register, f.value FROM keys JOIN catchword.folds f \
-     ON f.account_id = $1 AND f.document = keys.document AND f.register = keys.register \
+     UNION ALL SELECT f.document, f.register, f.value FROM keys \
+     CROSS JOIN LATERAL (SELECT * FROM catchword.folds f WHERE f.account_id = $1 \
+     AND f.document = keys.document AND f.register = keys.register LIMIT 1) f \
      WHERE NOT ($3 <= f.register AND f.register <= $4)";
 
 /// What is asked, column by column.

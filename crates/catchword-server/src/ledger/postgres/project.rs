@@ -237,8 +237,8 @@ async fn load_states(
         "SELECT book, state FROM catchword.places WHERE account_id = $1 AND book = ANY($2)";
     const ANNOTATIONS: &str = "SELECT a.book, a.annotation_id, a.state \
          FROM unnest($2::bytea[], $3::text[]) AS w (book, annotation_id) \
-         JOIN catchword.annotations a ON a.account_id = $1 AND a.book = w.book \
-         AND a.annotation_id = w.annotation_id";
+         CROSS JOIN LATERAL (SELECT * FROM catchword.annotations a WHERE a.account_id = $1 \
+         AND a.book = w.book AND a.annotation_id = w.annotation_id LIMIT 1) a";
     let id = &account.0[..];
     let books = projection.books();
     let books: Vec<&[u8]> = books.iter().map(|book| &book.0[..]).collect();
