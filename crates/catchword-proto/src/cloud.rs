@@ -10,4 +10,5 @@
 pub mod api;
 pub mod codec;
 pub mod outbox;
+mod problem;
 pub mod replicator;

@@ -1,6 +1,6 @@
 //! What the lane does, from a person's side.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use catchword::net::cloud::{
@@ -168,7 +168,8 @@ fn yesterdays_position_is_not_pushed_before_todays_is_pulled() {
         let server = Server::start();
         let (yesterday, today) = (Device::with_clock("phone", -DAY_MS), Device::new("laptop"));
         let book = yesterday.import();
-        yesterday.sign_up(&server, "anna").await;
+        let overheard = Overheard::before(server.at).await;
+        yesterday.cloud.sign_up(&overheard.credentials("anna")).await.unwrap();
         today.sign_in(&server, "anna").await;
         today.import();
         today.sync().await;
@@ -177,13 +178,14 @@ fn yesterdays_position_is_not_pushed_before_todays_is_pulled() {
         yesterday.read(book, 900_000);
         today.read(book, 300_000);
         today.sync().await;
-        let end = server.ledger.end(account("anna")).await.unwrap();
+        overheard.forget();
 
         let report = yesterday.sync().await;
         assert!(0 < report.pulled && 0 < report.pushed, "{report:?}");
-        // The first page of the feed was merged before anything was sent: the new entry stands behind it.
-        let page = server.ledger.page(account("anna"), end, 100).await.unwrap();
-        assert_eq!(page.records.first().unwrap().number, end + 1);
+        let calls = overheard.calls();
+        let first = |call: &str| calls.iter().position(|said| said.starts_with(call));
+        assert!(first("GET /v1/changes") < first("POST /v1/ingest"), "{calls:?}");
+        assert_eq!(first("GET /v1/changes"), Some(0), "{calls:?}");
         // Yesterday's place is ahead, and so it is written again; but nobody was moved before that was known.
         today.sync().await;
         assert_eq!(yesterday.place(book), today.place(book));
@@ -199,6 +201,59 @@ fn yesterdays_position_is_not_pushed_before_todays_is_pulled() {
         today.sync().await;
         assert_eq!((today.place(book), yesterday.place(book)), (before, before));
     });
+}
+
+/// Stands before a server, and notes which calls come.
+struct Overheard {
+    at: std::net::SocketAddr,
+    said: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Overheard {
+    async fn before(server: std::net::SocketAddr) -> Self {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (at, said) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(Vec::new())));
+        let noted = Arc::clone(&said);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let there = tokio::net::TcpStream::connect(server).await.unwrap();
+                let ((mut from, mut back), (mut answers, mut to)) =
+                    (client.into_split(), there.into_split());
+                let noted = Arc::clone(&noted);
+                tokio::spawn(async move { tokio::io::copy(&mut answers, &mut back).await });
+                tokio::spawn(async move {
+                    let mut bytes = [0; 4_096];
+                    while let Ok(count @ 1..) = from.read(&mut bytes).await {
+                        noted.lock().unwrap().extend_from_slice(&bytes[..count]);
+                        to.write_all(&bytes[..count]).await.unwrap();
+                    }
+                });
+            }
+        });
+        Self { at, said }
+    }
+
+    fn credentials(&self, user: &str) -> Credentials {
+        let address = ServerAddress::parse(&format!("http://{}", self.at), false).unwrap();
+        Credentials::new(address, user, PASSWORD)
+    }
+
+    fn forget(&self) {
+        self.said.lock().unwrap().clear();
+    }
+
+    /// Returns the first line of each request.
+    fn calls(&self) -> Vec<String> {
+        let said = self.said.lock().unwrap();
+        let text = String::from_utf8_lossy(&said);
+        let lines = text.split("\r\n").filter_map(|line| line.strip_suffix(" HTTP/1.1"));
+        // What is before it on its line is the body of the request before.
+        let verbs = ["GET /v1/", "POST /v1/", "DELETE /v1/"];
+        let call =
+            |line: &str| verbs.iter().find_map(|verb| Some(line[line.find(verb)?..].to_owned()));
+        lines.filter_map(call).collect()
+    }
 }
 
 #[test]
@@ -413,8 +468,8 @@ fn a_book_that_was_removed_and_comes_back_has_what_it_missed() {
 #[test]
 fn a_server_that_was_restored_from_an_old_backup_gets_everything_again() {
     run(async {
-        let (old, new) = (Server::start(), Server::start());
-        let (phone, laptop) = (Device::new("phone"), Device::new("laptop"));
+        let old = Server::start();
+        let phone = Device::new("phone");
         let book = phone.import();
         phone.sign_up(&old, "anna").await;
         for n in 0..5 {
@@ -422,10 +477,9 @@ fn a_server_that_was_restored_from_an_old_backup_gets_everything_again() {
         }
         phone.read(book, 5_000);
         phone.sync().await;
-        drop(laptop);
-        // The same place, and nothing in it: the person signs in anew, and nothing is forgotten here first.
+        // The same address and name, and nothing there.
         let at = old.at.to_string();
-        tokio::task::spawn_blocking(move || drop((old, new))).await.unwrap();
+        tokio::task::spawn_blocking(move || drop(old)).await.unwrap();
         let server = Server::over(super::support::ledger(), &at);
         phone.sign_up(&server, "anna").await;
         phone.sync().await;
