@@ -184,7 +184,7 @@ impl Store {
         let end = inner.end()?;
         let mut budget = within.bytes_max.unwrap_or(inner.exchange.piece_content_bytes);
         let collected = loop {
-            let mut lacking = inner.lacking(peer, vectors, budget, within.through)?;
+            let mut lacking = inner.lacking(peer, vectors, budget, within)?;
             let through = lacking.cut.unwrap_or(end);
             let given = Given::default();
             let max = if budget <= 1 { usize::MAX } else { CONTENT_BYTES_MAX };
@@ -217,7 +217,7 @@ impl Store {
 /// What a piece by vectors is cut at.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Within {
-    /// Bytes of content.
+    /// Bytes of content: as many of changes, and as many of events.
     pub(crate) bytes_max: Option<usize>,
     /// Changes with a greater local sequence are left out, and documents without any other.
     pub(crate) through: Option<u64>,
@@ -327,7 +327,7 @@ impl Inner {
         peer: &Peer<'_>,
         vectors: &[(DocumentId, Vector)],
         budget: usize,
-        through: Option<u64>,
+        Within { bytes_max, through }: Within,
     ) -> Result<Lacking, LoadError> {
         let interval = self.exchange.statement_interval;
         let (_, disk) = self.parts()?;
@@ -341,6 +341,9 @@ impl Inner {
                 continue;
             }
             add_lacking(disk, &mut wanted, vector, interval, &mut lacking.forks)?;
+            if bytes_max.is_some() {
+                lacking.more |= wanted.cut_events((budget / ReadingEvent::LEN).max(1));
+            }
             if let Some(through) = through {
                 wanted.cut(disk, through)?;
                 lacking.cut = Some(through);

@@ -368,6 +368,22 @@ impl Wanted {
         Ok(())
     }
 
+    /// Leaves out events beyond so many, and returns whether there were any.
+    pub(super) fn cut_events(&mut self, events_max: usize) -> bool {
+        let mut left = events_max as u64;
+        let mut cut = false;
+        for stretches in self.events.values_mut() {
+            stretches.retain_mut(|(first, last)| {
+                let most = first.saturating_add(left).saturating_sub(1);
+                cut |= most < *last;
+                *last = (*last).min(most);
+                left = left.saturating_sub((*last + 1).saturating_sub(*first));
+                *first <= *last
+            });
+        }
+        cut
+    }
+
     fn emit_statements(
         &self,
         stage: &crate::stage::Stage,

@@ -344,3 +344,27 @@ fn a_position_that_is_written_again_is_the_place_and_knows_the_others() {
     assert_eq!(place.position.wall_ms, own.position.wall_ms, "when it was read stays");
     assert!(!phone.store.rewrite_position(BOOK, own.stamp(), MONDAY_MS).unwrap());
 }
+
+#[test]
+fn many_reading_events_are_cut_at_statements_too() {
+    let phone = Device::with_book(1);
+    for n in 0..1_100 {
+        read(&phone, 1_000 + n % 7);
+    }
+    let tablet = Device::empty(2);
+    let (mut portions, mut events) = (0, 0);
+    while of_book(&phone).is_some() {
+        let part = take(&phone, BOOK.document(), 4_096);
+        assert!(part.events.len() <= 512, "{} events", part.events.len());
+        assert!(!part.changes.is_empty() || !part.events.is_empty());
+        acknowledge(&phone, BOOK.document(), &part);
+        (portions, events) = (portions + 1, events + part.events.len());
+        let applied = tablet.towards(SERVER, |server| {
+            let brought = [(DocumentName::Book(BOOK), part)];
+            tablet.store.apply_from_cloud(server, brought, None).unwrap()
+        });
+        assert_eq!((applied.parked, applied.refused.len()), (0, 0), "{applied:?}");
+    }
+    assert!(3 <= portions);
+    assert_eq!(events, 1_100, "each once");
+}

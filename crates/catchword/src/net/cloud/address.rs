@@ -58,7 +58,9 @@ impl ServerAddress {
         let host = authority.host().trim_start_matches('[').trim_end_matches(']');
         let host = host.to_ascii_lowercase();
         let port = authority.port_u16().unwrap_or(if secure { 443 } else { 80 });
-        if host.is_empty() || (authority.port().is_none() && authority.as_str().ends_with(':')) {
+        // Behind the brackets of an IPv6 address, a colon means a port.
+        let names_port = authority.as_str().rsplit(']').next().is_some_and(|end| end.contains(':'));
+        if host.is_empty() || (names_port && authority.port_u16().is_none()) {
             return Err(AddressError::Malformed);
         }
         let path = uri.path().trim_end_matches('/').to_owned();

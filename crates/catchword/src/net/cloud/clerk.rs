@@ -310,7 +310,9 @@ impl Clerk {
         let mut entries: Vec<Entry> = Vec::new();
         for name in documents {
             let left = (records_left, bytes_left);
-            let (part, replay) = self.cut(books, *name, left, account.replay_through)?;
+            // One that does not fit beside others goes first the next time.
+            let alone = entries.is_empty();
+            let (part, replay) = self.cut(books, *name, left, account.replay_through, alone)?;
             let records = part.changes.len() + part.events.len();
             if records == 0 {
                 continue;
@@ -339,17 +341,22 @@ impl Clerk {
         name: DocumentName,
         (records_left, bytes_left): (usize, usize),
         replay_through: u64,
+        alone: bool,
     ) -> Result<(Consignment, bool), ClerkError> {
         for through in [Some(replay_through), None] {
             let mut budget = bytes_left.min(records_left.saturating_mul(CHANGE_BYTES)).max(1);
+            let mut before = usize::MAX;
             let part = loop {
                 let part = self.towards(books, |server| {
                     let (store, id) = (books.store, name.id());
                     store.collect_for_cloud(server, id, books.signer, budget, through)
                 })?;
-                if part.changes.len() + part.events.len() <= records_left || budget <= 1 {
+                let records = part.changes.len() + part.events.len();
+                // What belongs together does not become smaller.
+                if records <= records_left || !alone || budget <= 1 || before <= records {
                     break part;
                 }
+                before = records;
                 budget = (budget / 4).max(1);
             };
             if !part.changes.is_empty() || !part.events.is_empty() {

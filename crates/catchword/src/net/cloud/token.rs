@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn a_token_comes_back_as_it_was_and_never_for_another_server() {
         let folder = tempfile::tempdir().unwrap();
-        let keys = FileKeyStore::new(folder.path());
+        let keys = FileKeyStore::new(folder.path().join("keys"));
         let bytes = [[1; 16], [2; 16], [3; 16], [4; 16]].concat();
         let token = format!("cw1.{}", BASE64URL_NOPAD.encode(&bytes));
         let (account, device) = ([1; 16], [2; 16]);
