@@ -11,6 +11,7 @@ pub mod action;
 mod call;
 pub mod device;
 pub mod disk;
+pub mod fuzz;
 pub mod memory;
 pub mod oracle;
 

@@ -10,6 +10,8 @@ mod disk;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod random;
 mod tidy;
 
