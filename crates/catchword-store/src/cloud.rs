@@ -124,7 +124,7 @@ impl CloudRow {
         }
     }
 
-    fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Writer::default();
         out.number(self.version).number(self.max_op);
         for list in [&self.known.changes, &self.known.events] {
@@ -341,7 +341,7 @@ impl Store {
 }
 
 impl Snapshot {
-    fn cloud_row(&self, document: DocumentId) -> Result<CloudRow, LoadError> {
+    pub(crate) fn cloud_row(&self, document: DocumentId) -> Result<CloudRow, LoadError> {
         let found = self.cloud.get(&document.0).map_err(load)?;
         found.map_or_else(|| Ok(CloudRow::default()), |bytes| CloudRow::decode(bytes.value()))
     }

@@ -13,6 +13,7 @@ use redb::WriteTransaction;
 
 use crate::append::Acknowledged;
 use crate::bytes::{Reader, Writer};
+use crate::cloud::{CloudRow, Skipped};
 use crate::doc::Doc;
 use crate::error::{AppendError, LoadError, load};
 use crate::exchange::{delete_arrivals, item_of};
@@ -31,6 +32,8 @@ pub(crate) struct Gone {
     /// Under which number the book is removed from now on, and since when.
     removed: (u32, u64),
     actors: ActorNumbers,
+    /// What a server has of them is read again, should they come back.
+    cloud: Vec<(DocumentId, CloudRow)>,
 }
 
 impl Store {
@@ -68,6 +71,7 @@ impl Store {
         if state(&documents) != Some(seen) {
             return Ok(false);
         }
+        let cloud = from_the_beginning(disk, book, &documents)?;
         for doc in &documents {
             *inner.actors.entry(doc.id).or_default() += 1;
         }
@@ -78,7 +82,7 @@ impl Store {
             stage.docs.remove(&doc.number);
             stage.numbers.remove(&doc.id);
         }
-        stage.gone = Some(Gone { documents, removed: (new, since_ms), actors });
+        stage.gone = Some(Gone { documents, removed: (new, since_ms), actors, cloud });
         let made = inner.stage_doc(Doc::empty(new, book.document(), DocumentKind::Book, new));
         inner.or_roll_back(made.map_err(AppendError::from))?;
         inner.loaded = None;
@@ -96,6 +100,23 @@ fn documents(disk: &Snapshot, book: BookId) -> Result<Vec<Doc>, LoadError> {
         }
     }
     Ok(documents)
+}
+
+/// Returns what is known of a server, as of one from which nothing was merged here.
+fn from_the_beginning(
+    disk: &Snapshot,
+    book: BookId,
+    documents: &[Doc],
+) -> Result<Vec<(DocumentId, CloudRow)>, LoadError> {
+    let mut rows = Vec::new();
+    for doc in documents {
+        if disk.cloud.get(&doc.id.0).map_err(load)?.is_some() {
+            let skipped = Some(Skipped { after: 0, book: Some(book) });
+            let row = disk.cloud_row(doc.id)?;
+            rows.push((doc.id, CloudRow { version: 0, skipped, again: None, ..row }));
+        }
+    }
+    Ok(rows)
 }
 
 fn state(documents: &[Doc]) -> Option<[u8; 32]> {
@@ -125,6 +146,10 @@ impl Gone {
             out.fixed(&id.0).number(u64::from(*n));
         }
         meta.insert(meta::ACTORS, out.0.as_slice()).map_err(load)?;
+        let mut cloud = write.open_table(tables::CLOUD).map_err(load)?;
+        for (id, row) in &self.cloud {
+            cloud.insert(&id.0, row.encode().as_slice()).map_err(load)?;
+        }
         Ok(())
     }
 }

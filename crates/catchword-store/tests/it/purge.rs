@@ -1,7 +1,7 @@
 //! The history of a removed book goes, and nothing is written twice under one number.
 
 use catchword_model::id::ActorId;
-use catchword_store::{AppendError, Options, Repair, Store};
+use catchword_store::{AppendError, CloudRow, Options, Repair, Store};
 use tempfile::TempDir;
 
 use crate::support::{BOOK, MONDAY_MS, annotate, library, options, titled, turn};
@@ -42,8 +42,14 @@ fn a_purged_book_leaves_nothing_but_its_name_and_the_number_of_its_actor() {
     let seen = store.book_state(BOOK).unwrap().unwrap();
     let refused = store.purge(BOOK, seen);
     assert!(matches!(refused, Err(AppendError::NoDocument)), "it was not removed: {refused:?}");
+    let row = CloudRow { version: 9, max_op: 700, ..CloudRow::default() };
+    let rows = [(BOOK.document(), row)].into();
+    store.keep_cloud_rows(&rows, None).unwrap();
     store.remove(BOOK, MONDAY_MS).unwrap();
     assert!(store.purge(BOOK, seen).unwrap());
+    let row = store.cloud_row(BOOK.document()).unwrap();
+    assert_eq!((row.version, row.max_op), (0, 700), "the server has what it had");
+    assert_eq!(row.skipped.map(|skipped| skipped.after), Some(0), "and would be asked again");
 
     assert!(store.is_removed(BOOK).unwrap());
     assert_eq!(store.book(BOOK).unwrap().unwrap().annotations, 0);
