@@ -6,33 +6,19 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use catchword::net::{FetchError, FetchFailure, FetchProgress, FetchReport, Node, PeerScope};
-use catchword::{Book, Config, Library, ReadError};
+use catchword::net::{FetchError, FetchFailure, FetchProgress, FetchReport, PeerScope};
+use catchword::{Book, ReadError};
 use catchword_formats::sample::Builder;
 use catchword_model::identity::Fingerprint;
 use catchword_proto::blob::RANGE_BYTES_MAX;
-use tempfile::TempDir;
 
-use crate::net::libraries::{listen, pair, sync};
+use crate::net::libraries::{Device, pair, sync};
 use crate::net::report;
 
 const RANGE: u64 = RANGE_BYTES_MAX as u64;
 const RANGE_LENGTH: usize = RANGE_BYTES_MAX as usize;
 
-struct Device {
-    node: Arc<Node>,
-    library: Library,
-    folder: TempDir,
-}
-
 impl Device {
-    fn new(name: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let config = Config::default().with_device_name(name);
-        let library = Library::create(folder.path().join("library"), config).unwrap();
-        Self { node: Arc::new(listen(&library)), library, folder }
-    }
-
     /// Imports a book of about so many parts, and returns it with its bytes.
     fn import(&self, parts: usize) -> (Book, Vec<u8>) {
         let text = "It rained, and nobody came. ".repeat(parts * RANGE_LENGTH / 28);

@@ -1,27 +1,13 @@
 //! A device that gives its books to another, and takes nothing from it; and one that keeps for another
 //! what that one has no room for.
 
-use catchword::net::{Node, Reason, State};
-use catchword::{Book, Config, Library, NewAnnotation, RemoveError, WHOLE_BOOK};
-use tempfile::TempDir;
+use catchword::net::{Reason, State};
+use catchword::{Book, NewAnnotation, RemoveError, WHOLE_BOOK};
 
-use crate::net::libraries::{assert_clean, listen, pair, state, sync};
+use crate::net::libraries::{Device, assert_clean, pair, state, sync};
 use crate::support::{at, sample_file};
 
-struct Device {
-    node: Node,
-    library: Library,
-    folder: TempDir,
-}
-
 impl Device {
-    fn new(name: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let config = Config::default().with_device_name(name);
-        let library = Library::create(folder.path().join("library"), config).unwrap();
-        Self { node: listen(&library), library, folder }
-    }
-
     fn quotes(&self, book: &Book) -> Vec<String> {
         let book = self.library.book(book.id()).unwrap().unwrap();
         let annotations = book.annotations(WHOLE_BOOK).unwrap();

@@ -2,9 +2,27 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use catchword::net::{Hosting, Join, Node, NodeConfig, SyncReport};
-use catchword::{Library, Repair, WHOLE_BOOK};
+use catchword::{Config, Library, Repair, WHOLE_BOOK};
+use tempfile::TempDir;
+
+/// A library on loopback, in a folder that goes when the test ends.
+pub(crate) struct Device {
+    pub(crate) node: Arc<Node>,
+    pub(crate) library: Library,
+    pub(crate) folder: TempDir,
+}
+
+impl Device {
+    pub(crate) fn new(name: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config::default().with_device_name(name);
+        let library = Library::create(folder.path().join("library"), config).unwrap();
+        Self { node: Arc::new(listen(&library)), library, folder }
+    }
+}
 
 /// Puts a library on loopback.
 pub(crate) fn listen(library: &Library) -> Node {
