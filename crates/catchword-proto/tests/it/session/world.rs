@@ -51,6 +51,8 @@ struct Session {
     versions: (u64, u64),
     /// Whether it is in the first phase.
     is_first: bool,
+    /// What both shared when it began.
+    sharing: (u64, u64),
 }
 
 #[derive(Debug)]
@@ -71,6 +73,8 @@ pub(crate) struct Device {
     pub(crate) store: Store,
     /// Counts what changes the store.
     pub(crate) version: u64,
+    /// Counts what changes which documents it shares.
+    sharing: u64,
     pub(crate) backup: Option<Store>,
     pub(crate) snapshot: Option<Store>,
     asked: VecDeque<Asked>,
@@ -198,8 +202,8 @@ impl World {
 
     pub(crate) fn add(&mut self, store: Store) -> usize {
         let (asked, committing) = (VecDeque::new(), None);
-        let (version, backup, snapshot) = (0, None, None);
-        self.devices.push(Device { store, version, backup, snapshot, asked, committing });
+        let (version, sharing, backup, snapshot) = (0, 0, None, None);
+        self.devices.push(Device { store, version, sharing, backup, snapshot, asked, committing });
         self.devices.len() - 1
     }
 
@@ -220,7 +224,9 @@ impl World {
         let mut requester = Requester::new();
         requester.handle_input(Input::Start, self.now);
         let versions = (0, 0);
-        let session_at = Session { requester, from, to, number: 0, versions, is_first: true };
+        let sharing = (self.devices[from].sharing, self.devices[to].sharing);
+        let is_first = true;
+        let session_at = Session { requester, from, to, number: 0, versions, is_first, sharing };
         self.sessions.insert(session, session_at);
         self.tally.sessions += 1;
         self.poll(Machine::Requester(session));
@@ -472,7 +478,15 @@ impl World {
     fn check_claim(&mut self, session: &Session) {
         self.tally.claims += 1;
         let (from, to) = (&self.devices[session.from], &self.devices[session.to]);
-        if session.versions == (from.version, to.version) {
+        let same = (session.versions.0 == from.version, session.versions.1 == to.version);
+        // What is lent must be there, however much the other side has learned since.
+        let lends = |it: &Device, other: &Device| it.store.lends_to.contains(&other.store.key);
+        let as_told = match (lends(from, to), lends(to, from)) {
+            (true, false) => same.0,
+            (false, true) => same.1,
+            _ => same == (true, true),
+        };
+        if as_told && session.sharing == (from.sharing, to.sharing) {
             self.tally.claims_checked += 1;
             let differing = differing(&from.store, &to.store);
             assert_eq!(differing, BTreeSet::new(), "seed {}: claimed: {session:?}", self.seed);
@@ -520,6 +534,7 @@ impl World {
     /// Notes that what a device shares is another set now.
     pub(crate) fn changed(&mut self, at: usize) {
         self.devices[at].version += 1;
+        self.devices[at].sharing += 1;
         self.tally.exclusions += 1;
     }
 
