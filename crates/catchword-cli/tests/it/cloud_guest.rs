@@ -63,9 +63,9 @@ fn everything(shelf: &Shelf) -> BTreeMap<String, Value> {
 }
 
 fn generate(shelf: &Shelf, size: &Size, seed: &str) {
-    let (books, annotations) = (size.books.to_string(), size.annotations.to_string());
-    let args = ["generate", "--books", &books, "--annotations", &annotations, "--seed", seed];
-    shelf.json(&args);
+    let (books, each) = (size.books.to_string(), (size.annotations / size.books).to_string());
+    let args = ["generate", "--books", &books, "--annotations", &each, "--seed", seed];
+    assert_eq!(shelf.json(&args)["annotations"], size.annotations);
 }
 
 #[test]
