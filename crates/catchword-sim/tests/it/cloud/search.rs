@@ -148,6 +148,16 @@ struct Tally {
     rounds: usize,
 }
 
+impl Tally {
+    fn add(&mut self, other: &Self) {
+        self.pushes += other.pushes;
+        self.lost += other.lost;
+        self.withdrawn += other.withdrawn;
+        self.rewritten += other.rewritten;
+        self.rounds = self.rounds.max(other.rounds);
+    }
+}
+
 impl World {
     fn new(world: u64, runtime: &Arc<Runtime>, ledger: &Arc<dyn Ledger>) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(world);
@@ -368,18 +378,14 @@ impl World {
     }
 }
 
-/// As many traces as `CATCHWORD_TRACES` says.
-#[test]
-fn whatever_happens_there_is_one_place_in_the_end_and_nothing_unsent() {
-    let traces: u64 = std::env::var("CATCHWORD_TRACES").map_or(200, |text| text.parse().unwrap());
-    let worlds = traces.div_ceil(TRACES_OF_WORLD);
-    let first: u64 = std::env::var("CATCHWORD_SEED").map_or(0, |text| text.parse().unwrap());
+/// Runs some worlds, one after the other, and returns what happened in all of them.
+fn search(worlds: impl Iterator<Item = u64>) -> Tally {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = Arc::new(runtime.build().unwrap());
     let (mut all, mut of_ledger) = (Tally::default(), ledger());
-    for world in first..first + worlds {
+    for (number, world) in worlds.enumerate() {
         // A ledger in memory only grows.
-        if world % 100 == 99 {
+        if number % 100 == 99 {
             of_ledger = ledger();
         }
         let mut rng = ChaCha8Rng::seed_from_u64(world);
@@ -394,13 +400,28 @@ fn whatever_happens_there_is_one_place_in_the_end_and_nothing_unsent() {
         }
         for signed in &here.signed {
             let tally = signed.clerk.tally();
-            all.withdrawn += tally.refused;
-            all.rewritten += tally.rebased;
+            here.tally.withdrawn += tally.refused;
+            here.tally.rewritten += tally.rebased;
         }
-        all.pushes += here.tally.pushes;
-        all.lost += here.tally.lost;
-        all.rounds = all.rounds.max(here.tally.rounds);
+        all.add(&here.tally);
     }
+    all
+}
+
+/// As many traces as `CATCHWORD_TRACES` says, on all cores.
+#[test]
+fn whatever_happens_there_is_one_place_in_the_end_and_nothing_unsent() {
+    let traces: u64 = std::env::var("CATCHWORD_TRACES").map_or(200, |text| text.parse().unwrap());
+    let worlds = traces.div_ceil(TRACES_OF_WORLD);
+    let first: u64 = std::env::var("CATCHWORD_SEED").map_or(0, |text| text.parse().unwrap());
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut all = Tally::default();
+    std::thread::scope(|scope| {
+        let parts: Vec<_> = (0..cores as u64)
+            .map(|core| scope.spawn(move || search((first + core..first + worlds).step_by(cores))))
+            .collect();
+        parts.into_iter().for_each(|part| all.add(&part.join().unwrap()));
+    });
     let Tally { pushes, lost, withdrawn, rewritten, rounds } = all;
     report(&format!(
         "cloud: {} traces, {pushes} pushes, {lost} answers lost, {withdrawn} positions refused, \
