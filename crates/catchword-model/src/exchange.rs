@@ -53,6 +53,8 @@ pub struct Vector {
     pub changes: Vec<Reach>,
     /// By reading events, ascending by actor.
     pub events: Vec<Reach>,
+    /// The last of each branch that does not count, ascending.
+    pub void: Vec<Reach>,
 }
 
 /// Returns the first 8 bytes of a hash.

@@ -97,6 +97,9 @@ pub enum Log {
     Changes,
     /// Reading events, numbered by n.
     Events,
+    /// Changes and events that do not count, since their writer forked. It is no chain: of each branch
+    /// the last is named.
+    Void,
 }
 
 /// One actor's changes or events in one document: each names the one before, so the last says all.
@@ -137,7 +140,7 @@ pub struct Entry {
 pub struct Vector {
     /// The document.
     pub document: DocumentId,
-    /// Invariant: ascending by log and actor, each at most once.
+    /// Invariant: ascending by log and actor, each at most once; of [`Log::Void`] by number and hash, too.
     pub entries: Vec<Entry>,
 }
 

@@ -155,7 +155,7 @@ impl CloudRow {
             });
             reach.collect()
         };
-        let known = Vector { changes: list()?, events: list()? };
+        let known = Vector { changes: list()?, events: list()?, void: Vec::new() };
         let again = Hlc::from_packed(input.number()?).filter(|stamp| Hlc::ZERO < *stamp);
         let skipped = if input.byte()? == 0 {
             None

@@ -65,6 +65,7 @@ pub(crate) fn copy_library(read: &ReadTransaction, to: &Database) -> Result<(), 
     copy_table(read, &write, tables::PAUSED)?;
     copy_table(read, &write, tables::CLOUD)?;
     copy_table(read, &write, tables::QUARANTINE)?;
+    copy_table(read, &write, tables::VOID)?;
     write.commit().map_err(load)
 }
 

@@ -2,6 +2,7 @@
 
 use catchword_model::change::{Action, Change, Key, OpId, Scalar};
 use catchword_model::edit::Base;
+use catchword_model::exchange::Sum;
 use catchword_model::genesis::{Below, SCHEMA_KEY, claimed_upgrade, genesis};
 use catchword_model::hlc::Hlc;
 use catchword_model::id::{ActorId, Author, ChangeHash, DocumentId, EventHash};
@@ -74,6 +75,8 @@ pub(crate) struct Doc {
     pub(crate) writers: Vec<DocWriter>,
     pub(crate) upgrades: Vec<Upgrade>,
     pub(crate) summary: Summary,
+    /// The sum of the hashes of everything that does not count; `None` where everything does.
+    pub(crate) void: Option<Sum>,
 }
 
 impl Doc {
@@ -89,6 +92,7 @@ impl Doc {
             writers: Vec::new(),
             upgrades: Vec::new(),
             summary: Summary::default(),
+            void: None,
         }
     }
 
@@ -200,6 +204,9 @@ impl Doc {
             out.fixed(&upgrade.below.schema_op.actor.0);
         }
         self.summary.write(&mut out);
+        if let Some(void) = &self.void {
+            out.fixed(&void.0);
+        }
         out.0
     }
 
@@ -215,7 +222,8 @@ impl Doc {
         let upgrades =
             (0..input.count()?).map(|_| read_upgrade(&mut input)).collect::<Result<_, _>>()?;
         let summary = Summary::read(&mut input)?;
-        Ok(Self { number, id, kind, of, heads, max_op, writers, upgrades, summary })
+        let void = if input.is_empty() { None } else { Some(Sum(input.fixed()?)) };
+        Ok(Self { number, id, kind, of, heads, max_op, writers, upgrades, summary, void })
     }
 }
 
@@ -287,7 +295,7 @@ pub(crate) fn kind_code(kind: DocumentKind) -> u8 {
     }
 }
 
-fn kind_from_code(code: u8) -> Result<DocumentKind, LoadError> {
+pub(crate) fn kind_from_code(code: u8) -> Result<DocumentKind, LoadError> {
     match code {
         1 => Ok(DocumentKind::Book),
         2 => Ok(DocumentKind::Notes),

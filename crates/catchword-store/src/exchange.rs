@@ -17,6 +17,7 @@ mod accept;
 mod ahead;
 mod arrivals;
 mod common;
+mod forks;
 mod gather;
 mod parked;
 mod peers;
@@ -33,13 +34,15 @@ use redb::WriteTransaction;
 use crate::Store;
 use crate::bytes::{Reader, Writer};
 use crate::error::{LoadError, load};
-use crate::tables;
+use crate::{meta, tables};
 
 pub use accept::{Applied, ApplyError, Bounds, Delivery, Equivocation, Fate};
 pub use ahead::{Ahead, STAMP_AHEAD_MS};
 pub(crate) use arrivals::delete as delete_arrivals;
 pub(crate) use common::item_of;
 pub use common::{Item, Span, Spot};
+pub(crate) use forks::{Again, Anew, delete as delete_void, to_do};
+pub use forks::{VOID_BRANCHES_MAX, VOID_MAX};
 pub(crate) use gather::Within;
 pub use gather::{CollectError, Collected, Given};
 pub use parked::Waiting;
@@ -212,6 +215,11 @@ pub(crate) struct Staged {
     pub(crate) paused: BTreeMap<[u8; 32], Vec<u8>>,
     pub(crate) quarantine: BTreeMap<(Fingerprint, [u8; 32]), Vec<u8>>,
     pub(crate) ahead: Option<Ahead>,
+    pub(crate) void: BTreeMap<(DocumentId, [u8; 32]), Option<Vec<u8>>>,
+    /// The document that was laid out anew is whole again.
+    pub(crate) is_anew: bool,
+    /// This device's present generation forked.
+    pub(crate) is_forked: bool,
 }
 
 impl Staged {
@@ -223,6 +231,9 @@ impl Staged {
             && self.paused.is_empty()
             && self.quarantine.is_empty()
             && self.ahead.is_none()
+            && self.void.is_empty()
+            && !self.is_anew
+            && !self.is_forked
     }
 
     /// Notes that something of a document takes a local sequence, made here unless more is said.
@@ -262,6 +273,15 @@ impl Staged {
         }
         parked::write(write, &self.parked)?;
         ahead::write(write, self.ahead)?;
+        forks::write(write, &self.void)?;
+        if self.is_anew {
+            let mut meta = write.open_table(tables::META).map_err(load)?;
+            meta.remove(meta::ANEW).map_err(load)?;
+        }
+        if self.is_forked {
+            let mut meta = write.open_table(tables::META).map_err(load)?;
+            meta.insert(meta::FORKED, [].as_slice()).map_err(load)?;
+        }
         if !self.marks.is_empty() {
             let mut marks = write.open_table(tables::PEER_MARKS).map_err(load)?;
             for (origin, value) in &self.marks {

@@ -242,7 +242,7 @@ fn write_docs(write: &WriteTransaction, stage: &Stage, before: &Before) -> Resul
         }
         recent.insert((now.packed(), *number), ()).map_err(load)?;
     }
-    if let Some(sum) = sum.filter(|_| !stage.dirty_docs.is_empty()) {
+    if let Some(sum) = sum.filter(|_| !stage.dirty_docs.is_empty() || stage.gone.is_some()) {
         let mut meta = write.open_table(tables::META).map_err(load)?;
         meta.insert(crate::meta::SUM, sum.0.as_slice()).map_err(load)?;
     }

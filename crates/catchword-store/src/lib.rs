@@ -83,7 +83,7 @@ pub use exchange::{
     Equivocation, ExchangeOptions, Exclusions, Fate, Given, Heard, Item, Local, Origin,
     PARKED_ALL_BYTES_MAX, PARKED_BYTES_MAX, PARKED_MAX, PIECE_CONTENT_BYTES, Pause, Peer,
     Quarantine, STAMP_AHEAD_MS, STATEMENT_BYTES, STATEMENT_INTERVAL, Said, Scope, Span, Spot,
-    Standing, Waiting,
+    Standing, VOID_BRANCHES_MAX, VOID_MAX, Waiting,
 };
 pub use files::{BookFileRecord, FileError, book_id};
 pub use log::SPAN_BYTES_MAX;
@@ -143,6 +143,8 @@ pub(crate) struct Inner {
     pub(crate) actors: purge::ActorNumbers,
     /// The notes document that was used last.
     pub(crate) loaded: Option<notes::Loaded>,
+    /// What this device has to write again.
+    pub(crate) again: exchange::Again,
     pub(crate) exchange: ExchangeOptions,
     /// The greatest local sequence that the witness knows to have left this device.
     pub(crate) sent: u64,

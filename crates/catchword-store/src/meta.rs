@@ -30,6 +30,10 @@ pub(crate) const IDENTITY: &str = "identity";
 pub(crate) const PAIRING_WINDOWS: &str = "pairing_windows";
 /// Present from when another `wal` was found until a new generation has started.
 pub(crate) const OTHER_WAL: &str = "other_wal";
+/// A document that is being laid out anew. See `exchange/forks/rebuild.rs`.
+pub(crate) const ANEW: &str = "anew";
+/// Present from when this device's present generation was seen to fork until a new one has started.
+pub(crate) const FORKED: &str = "forked";
 /// In `wal`: the random id that `library` knows it by.
 pub(crate) const WAL_ID: &str = "id";
 
@@ -48,6 +52,8 @@ pub(crate) struct StoredIdentity {
 pub(crate) struct Former {
     pub(crate) device: DeviceId,
     pub(crate) generation: Generation,
+    /// Whether it ended since another store wrote as the same device.
+    pub(crate) forked: bool,
 }
 
 impl StoredIdentity {
@@ -61,9 +67,14 @@ impl StoredIdentity {
     }
 
     /// Makes the identity of the generation after this one.
-    pub(crate) fn succeeded_by(&self, generation: Generation, public_key_spki: &[u8]) -> Self {
+    pub(crate) fn succeeded_by(
+        &self,
+        generation: Generation,
+        public_key_spki: &[u8],
+        forked: bool,
+    ) -> Self {
         let mut replaced = self.replaced.clone();
-        replaced.push(Former { device: self.device, generation: self.generation });
+        replaced.push(Former { device: self.device, generation: self.generation, forked });
         Self { replaced, ..Self::new(generation, public_key_spki) }
     }
 
@@ -99,6 +110,9 @@ impl StoredIdentity {
         self.replaced.iter().for_each(|former| {
             out.fixed(&former.device.0).fixed(&former.generation.0);
         });
+        self.replaced.iter().for_each(|former| {
+            out.byte(u8::from(former.forked));
+        });
         out.0
     }
 
@@ -110,9 +124,15 @@ impl StoredIdentity {
         let count = input.count()?;
         let replaced = (0..count).map(|_| {
             let device = DeviceId(input.fixed()?);
-            Ok(Former { device, generation: Generation(input.fixed()?) })
+            Ok(Former { device, generation: Generation(input.fixed()?), forked: false })
         });
-        let replaced = replaced.collect::<Result<_, LoadError>>()?;
+        let mut replaced = replaced.collect::<Result<Vec<Former>, LoadError>>()?;
+        // Earlier releases end here.
+        if !input.is_empty() {
+            for former in &mut replaced {
+                former.forked = input.byte()? == 1;
+            }
+        }
         Ok(Self { generation, device, public_key_spki, replaced })
     }
 }

@@ -15,7 +15,7 @@ use crate::{Inner, Store};
 /// A document that was loaded, by the number it has here.
 pub(crate) struct Loaded {
     number: u32,
-    document: Document,
+    pub(crate) document: Document,
 }
 
 impl Store {
@@ -152,7 +152,7 @@ impl Inner {
         Ok((Commit { stamp, hash }, answer))
     }
 
-    fn stage_notes(
+    pub(crate) fn stage_notes(
         &mut self,
         of: u32,
         number: u32,
@@ -180,7 +180,7 @@ impl Inner {
     }
 
     /// Takes the document out of the cache, or builds it from the log.
-    fn take_document(&mut self, number: u32) -> Result<Loaded, LoadError> {
+    pub(crate) fn take_document(&mut self, number: u32) -> Result<Loaded, LoadError> {
         let (stage, disk) = self.parts()?;
         let doc = stage.doc(disk, number)?;
         let (id, kind, heads): (_, _, Vec<ChangeHash>) = (doc.id, doc.kind, doc.head_hashes());
@@ -203,7 +203,7 @@ impl Inner {
 
     /// Returns the changes of a document in the order in which they became durable here, with those
     /// that wait.
-    fn changes_of(&mut self, number: u32) -> Result<Vec<Change>, LoadError> {
+    pub(crate) fn changes_of(&mut self, number: u32) -> Result<Vec<Change>, LoadError> {
         let (stage, disk) = self.parts()?;
         let mut changes = Vec::new();
         let mut log = Ordered::of(disk, number)?;
@@ -222,7 +222,7 @@ impl Inner {
     }
 }
 
-fn edit_error(error: EditError) -> AppendError {
+pub(crate) fn edit_error(error: EditError) -> AppendError {
     match error {
         EditError::NotNotes => AppendError::WrongDocument,
         EditError::TooLarge => {

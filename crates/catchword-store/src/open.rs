@@ -16,6 +16,7 @@ use crate::append::Acknowledged;
 use crate::doc::Doc;
 use crate::error::{AppendError, Cause, LoadError, OpenError, load};
 use crate::exchange::ExchangeOptions;
+use crate::exchange::{Again, Anew, to_do};
 use crate::meta::{self, FORMAT, StoredIdentity};
 use crate::opening::{Role, open_backend, open_file};
 use crate::snapshot::Snapshot;
@@ -134,7 +135,11 @@ impl Store {
         complete_tables(&library)?;
         let disk = Snapshot::take(&library)?;
         check_format(&disk)?;
-        let new = disk.doc(LIBRARY_NUMBER)?.is_none();
+        let is_anew = Anew::read(&disk)?.is_some();
+        let new = !is_anew && disk.doc(LIBRARY_NUMBER)?.is_none();
+        let (documents, unsigned) = to_do(&disk)?;
+        let forked = disk.meta_bytes(meta::FORKED)?.is_some();
+        let again = Again { documents, forked, unsigned };
         let (identity, actors) = (disk.identity()?, disk.actor_numbers()?);
         let same_wal = claim_wal(&library, &wal, &disk, new)?;
         let mut inner = Inner {
@@ -152,10 +157,12 @@ impl Store {
             identity,
             actors,
             loaded: None,
+            again,
             exchange: ExchangeOptions::default(),
             sent: 0,
             failed: false,
         };
+        inner.finish_anew().map_err(open_error)?;
         inner.resume(same_wal)?;
         let evidence = if new { None } else { inner.evidence(folder, options, same_wal)? };
         let opened = Opened {
@@ -170,6 +177,7 @@ impl Store {
         if evidence.is_some() {
             inner.start_generation(options).map_err(open_error)?;
         }
+        inner.write_again(options.now_ms).map_err(open_error)?;
         if let Some(folder) = folder {
             inner.testify(folder).map_err(io)?;
         }
@@ -302,18 +310,23 @@ impl Inner {
     }
 
     /// Starts a new generation: another device id, and so other actors everywhere.
-    fn start_generation(&mut self, options: &Options) -> Result<(), AppendError> {
+    pub(crate) fn start_generation(&mut self, options: &Options) -> Result<(), AppendError> {
         self.flush()?;
         let before = self.identity.clone();
-        let identity = before.succeeded_by(Generation(random()), &options.public_key_spki);
+        let forked = self.again.forked;
+        let identity = before.succeeded_by(Generation(random()), &options.public_key_spki, forked);
         let write = crate::flush::begin(&self.library)?;
         {
             let mut meta = write.open_table(tables::META).map_err(load)?;
             meta.insert(meta::IDENTITY, identity.encode().as_slice()).map_err(load)?;
             meta.remove(meta::OTHER_WAL).map_err(load)?;
+            meta.remove(meta::FORKED).map_err(load)?;
         }
         write.commit().map_err(load)?;
         self.identity = identity;
+        self.again.forked = false;
+        // It would go on writing as the device before.
+        self.loaded = None;
         self.reload()?;
         let name = self.device_name(before.device)?.unwrap_or_else(|| options.device.clone());
         let name = DeviceName { replaces: Some(before.device.to_string()), ..name };
@@ -355,6 +368,9 @@ impl Inner {
             Some(disk) => disk.meta_bytes(meta::OTHER_WAL)?.is_some(),
             None => false,
         };
+        if self.again.forked {
+            return Ok(Some(Evidence::Forked));
+        }
         Ok((marked || !same_wal).then_some(Evidence::OtherWal))
     }
 
@@ -463,7 +479,7 @@ fn complete_tables(library: &Database) -> Result<(), LoadError> {
     use redb::{ReadableDatabase as _, TableError};
 
     // The newest: whoever has it has all.
-    match library.begin_read().map_err(load)?.open_table(tables::CLOUD) {
+    match library.begin_read().map_err(load)?.open_table(tables::VOID) {
         Ok(_) => Ok(()),
         Err(TableError::TableDoesNotExist(_)) => {
             let write = crate::flush::begin(library)?;
@@ -481,10 +497,12 @@ fn drop_former_tables(write: &redb::WriteTransaction) -> Result<(), LoadError> {
     for name in ["parked-1", "paused-1", "quarantine-1"] {
         // It is found by its name alone.
         let former: redb::TableDefinition<'_, &[u8], &[u8]> = redb::TableDefinition::new(name);
-        let _was_there = write.delete_table(former).map_err(load)?;
+        let was_there = write.delete_table(former).map_err(load)?;
+        if was_there && name == "parked-1" {
+            let mut meta = write.open_table(tables::META).map_err(load)?;
+            meta.remove(meta::PARKED_BYTES).map_err(load)?;
+        }
     }
-    let mut meta = write.open_table(tables::META).map_err(load)?;
-    meta.remove(meta::PARKED_BYTES).map_err(load)?;
     Ok(())
 }
 
@@ -513,6 +531,7 @@ pub(crate) fn make_tables(write: &redb::WriteTransaction) -> Result<(), LoadErro
     write.open_table(tables::PAUSED).map_err(load)?;
     write.open_table(tables::QUARANTINE).map_err(load)?;
     write.open_table(tables::CLOUD).map_err(load)?;
+    write.open_table(tables::VOID).map_err(load)?;
     Ok(())
 }
 

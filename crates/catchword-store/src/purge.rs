@@ -16,7 +16,7 @@ use crate::bytes::{Reader, Writer};
 use crate::cloud::{CloudRow, Skipped};
 use crate::doc::Doc;
 use crate::error::{AppendError, LoadError, load};
-use crate::exchange::{delete_arrivals, item_of};
+use crate::exchange::{Anew, delete_arrivals, delete_void, item_of};
 use crate::rows::full_key;
 use crate::snapshot::Snapshot;
 use crate::{Store, meta, tables};
@@ -27,13 +27,20 @@ pub(crate) type ActorNumbers = BTreeMap<DocumentId, u32>;
 /// What the next flush deletes.
 #[derive(Debug)]
 pub(crate) struct Gone {
-    /// The book, then its notes.
+    /// The book, then its notes; or what is laid out anew.
     documents: Vec<Doc>,
-    /// Under which number the book is removed from now on, and since when.
-    removed: (u32, u64),
+    why: Why,
     actors: ActorNumbers,
     /// What a server has of them is read again, should they come back.
     cloud: Vec<(DocumentId, CloudRow)>,
+}
+
+#[derive(Debug)]
+enum Why {
+    /// The book is purged, and is removed under this number from now on, since then.
+    Purged(u32, u64),
+    /// It is laid out anew, since a writer forked.
+    Anew(Anew),
 }
 
 impl Store {
@@ -82,7 +89,7 @@ impl Store {
             stage.docs.remove(&doc.number);
             stage.numbers.remove(&doc.id);
         }
-        stage.gone = Some(Gone { documents, removed: (new, since_ms), actors, cloud });
+        stage.gone = Some(Gone { documents, why: Why::Purged(new, since_ms), actors, cloud });
         let made = inner.stage_doc(Doc::empty(new, book.document(), DocumentKind::Book, new));
         inner.or_roll_back(made.map_err(AppendError::from))?;
         inner.loaded = None;
@@ -126,6 +133,23 @@ fn state(documents: &[Doc]) -> Option<[u8; 32]> {
 }
 
 impl Gone {
+    /// A document that is laid out anew. What a server has of it is sent again: it may have another
+    /// history.
+    pub(crate) fn anew(
+        disk: &Snapshot,
+        doc: Doc,
+        book: Option<BookId>,
+        actors: ActorNumbers,
+    ) -> Result<Self, LoadError> {
+        let mut cloud = Vec::new();
+        if disk.cloud.get(&doc.id.0).map_err(load)?.is_some() {
+            let skipped = Some(Skipped { after: 0, book });
+            cloud.push((doc.id, CloudRow { skipped, ..CloudRow::default() }));
+        }
+        let why = Why::Anew(Anew::of(&doc));
+        Ok(Self { documents: vec![doc], why, actors, cloud })
+    }
+
     /// Takes the documents out of the sum of all.
     pub(crate) fn subtract_from(&self, sum: &mut Sum) {
         self.documents.iter().filter_map(item_of).for_each(|item| sum.subtract(&item));
@@ -136,9 +160,16 @@ impl Gone {
         for doc in &self.documents {
             delete(write, doc)?;
         }
-        let mut removed = write.open_table(tables::REMOVED).map_err(load)?;
-        let (number, since_ms) = self.removed;
-        removed.insert(number, since_ms).map_err(load)?;
+        match &self.why {
+            Why::Purged(number, since_ms) => {
+                let mut removed = write.open_table(tables::REMOVED).map_err(load)?;
+                for doc in &self.documents {
+                    removed.remove(doc.number).map_err(load)?;
+                }
+                removed.insert(*number, *since_ms).map_err(load)?;
+            }
+            Why::Anew(anew) => anew.write(write)?,
+        }
         let mut meta = write.open_table(tables::META).map_err(load)?;
         let mut out = Writer::default();
         out.len(self.actors.len());
@@ -191,7 +222,7 @@ fn delete(write: &WriteTransaction, doc: &Doc) -> Result<(), LoadError> {
     write.open_table(tables::TEXTS).map_err(load)?.remove(number).map_err(load)?;
     let mut recent = write.open_table(tables::RECENT).map_err(load)?;
     recent.remove((doc.summary.last_read.packed(), number)).map_err(load)?;
-    write.open_table(tables::REMOVED).map_err(load)?.remove(number).map_err(load)?;
+    delete_void(write, doc.id)?;
     write.open_table(tables::BOOK_IDS).map_err(load)?.remove(&doc.id.0).map_err(load)?;
     write.open_table(tables::BOOKS).map_err(load)?.remove(number).map_err(load)?;
     Ok(())

@@ -39,6 +39,7 @@ pub(crate) struct Snapshot {
     pub(crate) cloud: ReadOnlyTable<&'static [u8; 32], &'static [u8]>,
     pub(crate) paused: ReadOnlyTable<&'static [u8; 32], &'static [u8]>,
     pub(crate) quarantine: ReadOnlyTable<&'static [u8; 64], &'static [u8]>,
+    pub(crate) void: ReadOnlyTable<(&'static [u8; 32], &'static [u8; 32]), &'static [u8]>,
     last_record: RefCell<Option<LastRecord>>,
 }
 
@@ -72,6 +73,7 @@ impl Snapshot {
             paused: read.open_table(tables::PAUSED).map_err(load)?,
             quarantine: read.open_table(tables::QUARANTINE).map_err(load)?,
             cloud: read.open_table(tables::CLOUD).map_err(load)?,
+            void: read.open_table(tables::VOID).map_err(load)?,
             last_record: RefCell::new(None),
         })
     }

@@ -54,7 +54,7 @@ impl Kept {
         out.0
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, LoadError> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, LoadError> {
         let mut input = Reader(bytes);
         let public_key_spki = input.prefixed()?.to_vec();
         let (generation, signature) = (Generation(input.fixed()?), input.fixed()?);

@@ -65,3 +65,6 @@ pub(crate) const CLOUD: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition:
 /// Fingerprint of a peer, book id or id of the library document → until when, how often, and why.
 pub(crate) const QUARANTINE: TableDefinition<'_, &[u8; 64], &[u8]> =
     TableDefinition::new("quarantine-2");
+/// Document id, hash → a change or event that does not count, and what is to be done about it.
+pub(crate) const VOID: TableDefinition<'_, (&[u8; 32], &[u8; 32]), &[u8]> =
+    TableDefinition::new("void-1");

@@ -31,6 +31,8 @@ pub enum Evidence {
     OtherWal,
     /// The keys are not those the library was written with.
     OtherKey,
+    /// Somebody else writes as this device: a copy that nothing told apart.
+    Forked,
 }
 
 /// In words, as the end of "it continues as a new device, because".
@@ -43,6 +45,7 @@ impl std::fmt::Display for Evidence {
             Self::Ahead => "it is an older state of itself",
             Self::OtherWal => "its newest writes are missing or those of another library",
             Self::OtherKey => "its keys are not those it was written with",
+            Self::Forked => "another copy of it writes as the same device",
         })
     }
 }

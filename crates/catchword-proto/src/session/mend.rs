@@ -20,7 +20,7 @@ use crate::session::message::{
 };
 use crate::session::requester::Way;
 use crate::session::{
-    Answer, Applied, Apply, Chain, Entry, Path, Piece, Question, Spot, Vector, Violation,
+    Answer, Applied, Apply, Chain, Entry, Log, Path, Piece, Question, Spot, Vector, Violation,
 };
 
 /// What the requester is to do next.
@@ -233,7 +233,10 @@ impl Mend {
             let same = |other: &Entry| (other.log, other.actor) == (entry.log, entry.actor);
             entries.any(|other| same(other) && entry.seq <= other.seq)
         };
-        let holds = |vector: &Vector| vector.entries.iter().all(|entry| has(vector, entry));
+        // What does not count is not lent: whoever has what counts lacks nothing.
+        let counts = |entry: &&Entry| entry.log != Log::Void;
+        let holds =
+            |vector: &Vector| vector.entries.iter().filter(counts).all(|entry| has(vector, entry));
         response.forks.is_empty() && all(mine) && all(theirs) && lender.iter().all(holds)
     }
 

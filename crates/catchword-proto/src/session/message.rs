@@ -50,10 +50,13 @@ pub const ITEMS_MAX: usize = 64;
 pub const PARTS_MAX: usize = 16;
 
 /// Documents whose vectors stand in one message.
-pub const VECTORS_MAX: usize = 64;
+pub const VECTORS_MAX: usize = 60;
 
-/// Chains of one document: the actors a book may have, and as many event logs.
-pub const ENTRIES_MAX: usize = 2 * 1_024;
+/// Branches of one document that do not count. A document with more is not exchanged.
+pub const VOID_BRANCHES_MAX: usize = 256;
+
+/// Chains of one document: the actors a book may have, as many event logs, and what does not count.
+pub const ENTRIES_MAX: usize = 2 * 1_024 + VOID_BRANCHES_MAX;
 
 /// Forks, and questions about where they begin, of one message.
 pub const FORKS_MAX: usize = 1_024;
@@ -568,7 +571,8 @@ fn read_vectors(reader: &mut Reader<'_>) -> Result<Vec<Vector>, Violation> {
             let actor = ActorId(reader.fixed()?);
             entries.push(Entry { log, actor, seq: read_seq(reader)?, hash: reader.fixed()? });
         }
-        ascending(entries.iter().map(|entry| (entry.log, entry.actor)))?;
+        let branch = |entry: &Entry| (entry.log == Log::Void).then_some((entry.seq, entry.hash));
+        ascending(entries.iter().map(|entry| (entry.log, entry.actor, branch(entry))))?;
         vectors.push(Vector { document, entries });
     }
     ascending(vectors.iter().map(|vector| vector.document))?;
@@ -583,6 +587,9 @@ fn write_spot(writer: &mut Writer, spot: Spot) {
 fn read_spot(reader: &mut Reader<'_>) -> Result<Spot, Violation> {
     let document = DocumentId(reader.fixed()?);
     let log = read_log(reader)?;
+    if log == Log::Void {
+        return Err(Violation::Flag(log.tag()));
+    }
     let chain = Chain { document, log, actor: ActorId(reader.fixed()?) };
     Ok(Spot { chain, seq: read_seq(reader)? })
 }
@@ -592,12 +599,18 @@ impl Log {
         match self {
             Self::Changes => 0,
             Self::Events => 1,
+            Self::Void => 2,
         }
     }
 }
 
 fn read_log(reader: &mut Reader<'_>) -> Result<Log, Violation> {
-    Ok(if read_bool(reader)? { Log::Events } else { Log::Changes })
+    match reader.byte()? {
+        0 => Ok(Log::Changes),
+        1 => Ok(Log::Events),
+        2 => Ok(Log::Void),
+        tag => Err(Violation::Flag(tag)),
+    }
 }
 
 /// Numbers of chains are 1 to 2^31 - 1.

@@ -2,8 +2,8 @@
 //!
 //! # Invariants
 //!
-//! 1. What becomes of a change does not depend on the order in which things arrive, but for forks:
-//!    of two histories of one writer the first stays, and the document is paused.
+//! 1. What becomes of a change does not depend on the order in which things arrive. What a device makes
+//!    of two histories of one writer is in [`crate::exchange::forks`].
 //! 2. Nothing of a document is staged when one of its changes is refused: what can be applied without
 //!    it is found anew.
 
@@ -20,10 +20,11 @@ use crate::admit::Verdict;
 use crate::append::BATCH_CHANGES;
 use crate::doc::{ACTORS_MAX, Doc};
 use crate::error::{AppendError, LoadError, Rejection, corrupt, load};
+use crate::exchange::forks::Voids;
 use crate::exchange::parked::{Lot, Parked};
 use crate::exchange::peers::encode_pause;
 use crate::exchange::pool::{Body, Candidate, Chain, ChainId, Hash, Pool, State};
-use crate::exchange::{Origin, Pause, Peer, Said, Subject};
+use crate::exchange::{Origin, PARKED_BYTES_MAX, Pause, Peer, Said, Subject};
 use crate::log::read_foreign;
 use crate::open::LIBRARY_NUMBER;
 use crate::statements::{self, Kept, OF_CHANGES, OF_EVENTS};
@@ -65,13 +66,19 @@ pub enum Fate {
     Parked,
     /// It does not count.
     Refused,
+    /// It belongs to a history that does not count, and is kept as such.
+    Void,
 }
 
 /// Two histories of one writer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Equivocation {
-    /// What is not exchanged because of it.
-    pub pause: Pause,
+    /// Of which document.
+    pub document: DocumentId,
+    /// Whose.
+    pub actor: ActorId,
+    /// The first number at which something came that does not count, or does in the place of another.
+    pub at: u64,
     /// Whether the writer is this device, in one of its generations.
     pub own: bool,
 }
@@ -93,7 +100,9 @@ pub struct Applied {
     pub refused: Vec<(DocumentId, Rejection)>,
     /// Documents that have something new.
     pub documents: BTreeSet<DocumentId>,
-    /// Documents that were paused.
+    /// Changes and events that do not count and were not here before, since their writer forked.
+    pub void: u64,
+    /// Which writers were seen to have forked.
     pub equivocations: Vec<Equivocation>,
     /// The mark of the peer afterwards.
     pub mark: u64,
@@ -122,16 +131,22 @@ struct Budget {
 }
 
 /// One document while it is decided.
-struct Hearing {
-    name: DocumentName,
-    id: DocumentId,
+pub(super) struct Hearing {
+    pub(super) name: DocumentName,
+    pub(super) id: DocumentId,
     subject: Subject,
-    number: Option<u32>,
-    pool: Pool,
+    pub(super) number: Option<u32>,
+    pub(super) pool: Pool,
     lot: Lot,
     /// Valid statements of this piece, by chain and number.
-    statements: BTreeMap<(ChainId, u64, Hash), Statement>,
-    fork: Option<Pause>,
+    pub(super) statements: BTreeMap<(ChainId, u64, Hash), Statement>,
+    /// What of the document does not count.
+    pub(super) voids: Voids,
+    /// Whether something came that stands in the place of something else.
+    pub(super) is_forked: bool,
+    pub(super) forks: Vec<Equivocation>,
+    /// Its forks are too many.
+    pub(super) hopeless: Option<Pause>,
     refused: Vec<Rejection>,
 }
 
@@ -151,7 +166,9 @@ impl Store {
         inner.writable().map_err(ApplyError::Library)?;
         inner.drain()?;
         let applied = inner.apply_piece(peer, piece, delivery);
-        Ok(inner.or_roll_back(applied)?)
+        let applied = inner.or_roll_back(applied)?;
+        inner.recover_from_forks(self.folder(), peer.now_ms)?;
+        Ok(applied)
     }
 }
 
@@ -240,8 +257,11 @@ impl Inner {
         let mut hearing = self.hear(peer, parcel, budget)?;
         let mut refusals = 0;
         loop {
-            self.recognise(peer, &mut hearing)?;
-            if hearing.fork.is_some() {
+            self.recognise(&mut hearing)?;
+            if self.settle_forks(peer, &mut hearing)? {
+                continue;
+            }
+            if hearing.hopeless.is_some() {
                 break;
             }
             hearing.pool.refuse_descendants();
@@ -259,14 +279,18 @@ impl Inner {
                 continue;
             };
             self.unstage(&mut hearing)?;
+            if let Some(number) = hearing.number.filter(|_| !hearing.voids.is_empty()) {
+                self.stage_sum(&hearing, number)?;
+            }
             hearing.pool.set(place, State::Refused(rejection));
             refusals += 1;
             if REFUSALS_MAX <= refusals {
                 hearing.give_up();
             }
         }
+        self.keep_evidence(&mut hearing)?;
         self.keep_known_statements(&hearing)?;
-        self.settle_parked(peer, &mut hearing)?;
+        self.settle_parked(peer, &mut hearing, false)?;
         self.report(peer, hearing, applied)
     }
 
@@ -282,10 +306,26 @@ impl Inner {
         let (_, disk) = self.parts()?;
         let lot = Lot::of(disk, id)?;
         let subject = name.book().map_or(Subject::Library, Subject::Book);
-        let (pool, statements) = (Pool::default(), BTreeMap::new());
-        let (fork, refused) = (None, Vec::new());
-        let mut hearing =
-            Hearing { name, id, subject, number, pool, lot, statements, fork, refused };
+        let (stage, disk) = self.parts()?;
+        let has_void = match number {
+            Some(number) => stage.doc(disk, number)?.void.is_some(),
+            None => false,
+        };
+        let voids = if has_void { Voids::of(&stage.exchange, disk, id)? } else { Voids::default() };
+        let mut hearing = Hearing {
+            name,
+            id,
+            subject,
+            number,
+            pool: Pool::default(),
+            lot,
+            statements: BTreeMap::new(),
+            voids,
+            is_forked: false,
+            forks: Vec::new(),
+            hopeless: None,
+            refused: Vec::new(),
+        };
         for statement in parcel.statements {
             self.check_statement(&mut hearing, statement)?;
         }
@@ -354,7 +394,7 @@ impl Inner {
     }
 
     /// Returns whether a change is here. A document that is not made yet has its genesis.
-    fn is_here(
+    pub(super) fn is_here(
         &mut self,
         number: Option<u32>,
         kind: DocumentKind,
@@ -370,7 +410,12 @@ impl Inner {
     }
 
     /// Returns the hash of a change or event that is here.
-    fn hash_here(&mut self, number: u32, chain: ChainId, at: u64) -> Result<Hash, LoadError> {
+    pub(super) fn hash_here(
+        &mut self,
+        number: u32,
+        chain: ChainId,
+        at: u64,
+    ) -> Result<Hash, LoadError> {
         let (kind, actor) = chain;
         let (stage, disk) = self.parts()?;
         let missing = || corrupt("a chain lacks what it is said to have");
@@ -388,18 +433,23 @@ impl Inner {
     }
 
     /// Marks what is here already, refuses what contradicts it without a signature, and notices forks.
-    fn recognise(&mut self, peer: &Peer<'_>, hearing: &mut Hearing) -> Result<(), LoadError> {
+    fn recognise(&mut self, hearing: &mut Hearing) -> Result<(), LoadError> {
         let Some(number) = hearing.number else { return Ok(()) };
         let tips = self.tips(hearing)?;
         let mut covered: Option<BTreeSet<usize>> = None;
         for (chain, places) in hearing.pool.waiting() {
-            let Some((tip, tip_hash)) = tips.get(&chain).copied() else { continue };
+            let tip = tips.get(&chain).copied();
             for place in places.into_iter().rev() {
                 let Some(candidate) = hearing.pool.at(place) else { continue };
-                if candidate.state != State::Waiting || tip < candidate.number {
+                if candidate.state != State::Waiting {
                     continue;
                 }
                 let (at, hash) = (candidate.number, candidate.hash);
+                if hearing.voids.contains(&hash) {
+                    hearing.pool.set(place, State::Known);
+                    continue;
+                }
+                let Some((tip, tip_hash)) = tip.filter(|(tip, _)| at <= *tip) else { continue };
                 let held = if at == tip { tip_hash } else { self.hash_here(number, chain, at)? };
                 if held == hash {
                     hearing.pool.recognise_down(place);
@@ -407,21 +457,10 @@ impl Inner {
                 }
                 let covered = covered.get_or_insert_with(|| hearing.pool.covered());
                 if covered.contains(&place) {
-                    hearing.fork = Some(hearing.pause(peer, chain, at, held, hash));
-                    return Ok(());
+                    hearing.is_forked = true;
+                } else {
+                    hearing.pool.set(place, State::Refused(Rejection::Unsigned { hash }));
                 }
-                hearing.pool.set(place, State::Refused(Rejection::Unsigned { hash }));
-            }
-        }
-        for (chain, at, hash) in hearing.statements.keys().copied().collect::<Vec<_>>() {
-            let here = tips.get(&chain).is_some_and(|(tip, _)| at <= *tip);
-            if !here || at == 0 || hearing.pool.is_known(&hash) {
-                continue;
-            }
-            let held = self.hash_here(number, chain, at)?;
-            if held != hash {
-                hearing.fork = Some(hearing.pause(peer, chain, at, held, hash));
-                return Ok(());
             }
         }
         Ok(())
@@ -551,7 +590,9 @@ impl Inner {
 
     /// Keeps valid statements of what was here before, where there was none.
     fn keep_known_statements(&mut self, hearing: &Hearing) -> Result<(), LoadError> {
-        let Some(number) = hearing.number.filter(|_| hearing.fork.is_none()) else { return Ok(()) };
+        let Some(number) = hearing.number.filter(|_| hearing.hopeless.is_none()) else {
+            return Ok(());
+        };
         let interval = self.exchange.statement_interval;
         let tips = self.tips(hearing)?;
         for ((chain, at, hash), statement) in &hearing.statements {
@@ -574,7 +615,13 @@ impl Inner {
     }
 
     /// Stages what waits now, and what does not any more.
-    fn settle_parked(&mut self, peer: &Peer<'_>, hearing: &mut Hearing) -> Result<(), LoadError> {
+    /// `keep_all` leaves the limits aside: for what is decided about at once, unless a crash comes first.
+    pub(super) fn settle_parked(
+        &mut self,
+        peer: &Peer<'_>,
+        hearing: &mut Hearing,
+        keep_all: bool,
+    ) -> Result<(), LoadError> {
         let max = self.exchange.parked_max;
         let room = self.parked_room()?;
         let of_peer = hearing.lot.entries.values();
@@ -582,8 +629,8 @@ impl Inner {
         let room = room.saturating_add(of_peer.map(|(_, bytes)| bytes).sum());
         let exchange = &mut self.stage.exchange;
         let mut added: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
-        for candidate in &hearing.pool.candidates {
-            let waits = candidate.state == State::Waiting && hearing.fork.is_none();
+        for candidate in &mut hearing.pool.candidates {
+            let waits = candidate.state == State::Waiting && hearing.hopeless.is_none();
             match candidate.parked {
                 Some(key) if !waits => {
                     hearing.lot.entries.remove(&key);
@@ -594,12 +641,15 @@ impl Inner {
                     let (origin, since_ms) = (candidate.origin, peer.now_ms);
                     let parked = Parked { origin, since_ms, body, statement };
                     let (key, bytes) = hearing.lot.add(parked);
+                    candidate.parked = Some(key);
                     added.insert(key, bytes);
                 }
                 Some(_) | None => (),
             }
         }
-        for key in hearing.lot.trim(peer.origin.peer, max, room) {
+        let limits =
+            if keep_all { (usize::MAX, u64::MAX) } else { (max, room.min(PARKED_BYTES_MAX)) };
+        for key in hearing.lot.trim(peer.origin.peer, limits.0, limits.1) {
             if added.remove(&key).is_none() {
                 exchange.parked.insert((hearing.id, key), None);
             }
@@ -617,10 +667,9 @@ impl Inner {
         hearing: Hearing,
         applied: &mut Applied,
     ) -> Result<(), AppendError> {
-        if let Some(pause) = hearing.fork {
+        applied.equivocations.extend(hearing.forks);
+        if let Some(pause) = hearing.hopeless {
             self.stage.exchange.paused.insert(hearing.subject.bytes(), encode_pause(&pause));
-            let own = self.is_own(pause.document, pause.actor)?;
-            applied.equivocations.push(Equivocation { pause, own });
         }
         let mut spoiled = None;
         for candidate in hearing.pool.candidates {
@@ -633,7 +682,12 @@ impl Inner {
                     Fate::Added
                 }
                 State::Known => Fate::Known,
-                State::Waiting if hearing.fork.is_none() => Fate::Parked,
+                State::Void => {
+                    applied.documents.insert(hearing.id);
+                    applied.void += 1;
+                    Fate::Void
+                }
+                State::Waiting if hearing.hopeless.is_none() => Fate::Parked,
                 State::Waiting => {
                     if candidate.new {
                         applied.refused.push((hearing.id, Rejection::NotExchanged(hearing.id)));
@@ -665,14 +719,6 @@ impl Inner {
         }
         Ok(())
     }
-
-    fn is_own(&mut self, document: DocumentId, actor: ActorId) -> Result<bool, LoadError> {
-        let Some(number) = self.number(document)? else { return Ok(false) };
-        let (stage, disk) = self.parts()?;
-        let doc = stage.doc(disk, number)?.clone();
-        let writer = doc.writer(actor);
-        Ok(writer.is_some_and(|writer| self.own_actor(&doc, writer).is_some()))
-    }
 }
 
 impl Hearing {
@@ -702,19 +748,12 @@ impl Hearing {
         self.pool.add(candidate);
     }
 
-    fn pause(
-        &self,
-        peer: &Peer<'_>,
-        (kind, actor): ChainId,
-        at: u64,
-        held: Hash,
-        other: Hash,
-    ) -> Pause {
+    pub(super) fn pause(&self, peer: &Peer<'_>, (kind, actor): ChainId, at: u64) -> Pause {
         let at =
             if kind == OF_CHANGES { Signed::Change { seq: at } } else { Signed::Event { n: at } };
         let book = self.name.book();
         let (brought_by, since_ms) = (peer.origin.peer, peer.now_ms);
-        Pause { document: self.id, book, actor, at, held, other, brought_by, since_ms }
+        Pause { document: self.id, book, actor, at, brought_by, since_ms }
     }
 
     /// Refuses everything of this piece that is not decided.

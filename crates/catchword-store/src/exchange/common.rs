@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use catchword_model::exchange::{Reach, Signed, Sum, Vector, item, prefix_of};
 use catchword_model::genesis::genesis;
-use catchword_model::id::{ActorId, BookId, ChangeHash, DocumentId, EventHash};
+use catchword_model::id::{ActorId, BookId, ChangeHash, DocumentId, EventHash, sha256};
 
 use crate::doc::Doc;
 use crate::error::{AppendError, LoadError, corrupt, load};
+use crate::exchange::forks::Voids;
 use crate::exchange::wanted::event;
 use crate::exchange::{Peer, Scope};
 use crate::open::LIBRARY_NUMBER;
@@ -46,7 +47,11 @@ pub(crate) fn item_of(doc: &Doc) -> Option<[u8; 32]> {
         .map(|writer| writer.last_event)
         .collect();
     let bare = events.is_empty() && heads.iter().all(|head| *head == genesis(doc.kind).hash());
-    (!bare).then(|| item(doc.id, &heads, &events))
+    let item = (!bare).then(|| item(doc.id, &heads, &events));
+    match doc.void {
+        None => item,
+        Some(void) => Some(sha256(&[&item.unwrap_or(doc.id.0), &void.0])),
+    }
 }
 
 impl Snapshot {
@@ -226,7 +231,11 @@ impl Store {
                 None => None,
             };
             let doc = doc.filter(|doc| common.holds(doc.of));
-            vectors.push((*id, doc.map_or_else(Vector::default, |doc| vector(&doc))));
+            let mut reach = doc.as_ref().map_or_else(Vector::default, vector);
+            if doc.is_some_and(|doc| doc.void.is_some()) {
+                reach.void = Voids::on(disk, *id)?.tips();
+            }
+            vectors.push((*id, reach));
         }
         let outside = documents.iter().filter(|id| !peer.scope.holds_document(**id)).copied();
         inner.note_outside(peer.origin, outside)?;

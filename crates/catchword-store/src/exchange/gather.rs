@@ -11,6 +11,7 @@ use catchword_model::id::{ActorId, DocumentId};
 
 use crate::block::Packer;
 use crate::error::{AppendError, Cause, LoadError, load};
+use crate::exchange::forks::Voids;
 use crate::exchange::wanted::{Wanted, event};
 use crate::exchange::{Bounds, Peer, arrivals};
 use crate::log::record_content_bytes;
@@ -263,6 +264,7 @@ impl Inner {
         }
         self.writable()?;
         self.drain()?;
+        self.sign_void(signer)?;
         Ok(())
     }
 
@@ -341,6 +343,11 @@ impl Inner {
                 continue;
             }
             add_lacking(disk, &mut wanted, vector, interval, &mut lacking.forks)?;
+            // A server decides about forks by what counts somewhere.
+            if wanted.doc.void.is_some() && bytes_max.is_none() {
+                let voids = Voids::on(disk, *id)?;
+                lacking.more |= wanted.add_void(&voids, &vector.void, &mut left);
+            }
             if bytes_max.is_some() {
                 lacking.more |= wanted.cut_events((budget / ReadingEvent::LEN).max(1));
             }

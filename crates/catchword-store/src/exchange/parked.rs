@@ -11,7 +11,7 @@ use redb::{ReadableTable as _, WriteTransaction};
 use crate::bytes::{Reader, Writer};
 use crate::error::{AppendError, LoadError, corrupt, load};
 use crate::exchange::pool::Body;
-use crate::exchange::{Origin, PARKED_ALL_BYTES_MAX, PARKED_BYTES_MAX};
+use crate::exchange::{Origin, PARKED_ALL_BYTES_MAX};
 use crate::log::read_change;
 use crate::snapshot::Snapshot;
 use crate::{Inner, Store, meta, tables};
@@ -130,7 +130,7 @@ impl Lot {
             let of_peer = self.entries.values().filter(|entry| own(entry));
             let (count, bytes) =
                 of_peer.fold((0, 0), |(count, sum), (_, bytes)| (count + 1, sum + bytes));
-            if count <= max && bytes <= PARKED_BYTES_MAX.min(room) {
+            if count <= max && bytes <= room {
                 return gone;
             }
             let oldest = self.entries.iter().find(|(_, entry)| own(entry)).map(|(key, _)| *key);

@@ -91,7 +91,7 @@ impl Exclusions {
     }
 }
 
-/// A document that is not exchanged until a person decides: its writer made two histories.
+/// A document that is not exchanged until a person decides: its writer makes histories without end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pause {
     /// Which document.
@@ -102,11 +102,7 @@ pub struct Pause {
     pub actor: ActorId,
     /// Where the two were seen to differ.
     pub at: Signed,
-    /// The hash that is held here.
-    pub held: [u8; 32],
-    /// The other one.
-    pub other: [u8; 32],
-    /// Who brought that.
+    /// Who brought the other history.
     pub brought_by: Fingerprint,
     /// Since when, in milliseconds since the Unix epoch.
     pub since_ms: u64,
@@ -495,6 +491,9 @@ fn exclusions(disk: &Snapshot, peer: &Peer<'_>) -> Result<Exclusions, LoadError>
     Ok(Exclusions { macs })
 }
 
+/// Earlier releases had two hashes here.
+const UNUSED: [u8; 64] = [0; 64];
+
 pub(crate) fn encode_pause(pause: &Pause) -> Vec<u8> {
     let mut out = Writer::default();
     out.number(pause.since_ms).fixed(&pause.document.0);
@@ -507,7 +506,7 @@ pub(crate) fn encode_pause(pause: &Pause) -> Vec<u8> {
         Signed::Change { seq } => out.byte(0).number(seq),
         Signed::Event { n } => out.byte(1).number(n),
     };
-    out.fixed(&pause.held).fixed(&pause.other).fixed(&pause.brought_by.0);
+    out.fixed(&UNUSED).fixed(&pause.brought_by.0);
     out.0
 }
 
@@ -523,9 +522,9 @@ fn read_pause(bytes: &[u8]) -> Result<Pause, LoadError> {
         0 => Signed::Change { seq: input.number()? },
         _ => Signed::Event { n: input.number()? },
     };
-    let (held, other) = (input.fixed()?, input.fixed()?);
+    let _unused: [u8; UNUSED.len()] = input.fixed()?;
     let brought_by = Fingerprint(input.fixed()?);
-    Ok(Pause { document, book, actor, at, held, other, brought_by, since_ms })
+    Ok(Pause { document, book, actor, at, brought_by, since_ms })
 }
 
 fn quarantine_key(peer: Fingerprint, subject: [u8; 32]) -> [u8; 64] {

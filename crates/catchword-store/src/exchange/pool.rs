@@ -11,6 +11,7 @@ use catchword_model::id::{ActorId, EventHash};
 
 use crate::error::{LoadError, Rejection};
 use crate::exchange::Origin;
+use crate::exchange::forks::Voids;
 use crate::statements::{OF_CHANGES, OF_EVENTS};
 
 /// Branches of one chain that are tried at once. A fork has two; a folder that was copied often and
@@ -28,6 +29,8 @@ pub(super) enum State {
     Added,
     /// It does not count, now or ever.
     Refused(Rejection),
+    /// It is well-formed and signed, and belongs to a history that does not count.
+    Void,
 }
 
 /// Changes or events of one actor: their kind, and whose.
@@ -41,6 +44,25 @@ pub(super) type Hash = [u8; 32];
 pub(super) enum Body {
     Change(Box<Change>),
     Event(Box<ReadingEvent>),
+}
+
+impl Body {
+    /// Returns its chain, its number there, and its hash.
+    pub(super) fn place(&self) -> (ChainId, u64, Hash) {
+        match self {
+            Self::Change(change) => ((OF_CHANGES, change.actor), change.seq, change.hash().0),
+            Self::Event(event) => ((OF_EVENTS, event.actor), event.n, event.hash().0),
+        }
+    }
+
+    /// Returns the hashes of what it builds on.
+    pub(super) fn builds_on(&self) -> Vec<Hash> {
+        match self {
+            Self::Change(change) => change.dependencies.iter().map(|hash| hash.0).collect(),
+            Self::Event(event) if event.before == EventHash([0; 32]) => Vec::new(),
+            Self::Event(event) => vec![event.before.0],
+        }
+    }
 }
 
 /// Something that came, or waited.
@@ -60,23 +82,37 @@ pub(super) struct Candidate {
     pub(super) new: bool,
     /// A valid statement of exactly this.
     pub(super) statement: Option<Statement>,
+    /// Whether something that follows it in its chain is signed and does not count: what is signed there
+    /// covers this, too.
+    pub(super) is_vouched_for: bool,
     pub(super) state: State,
 }
 
 impl Candidate {
     pub(super) fn new(body: Body, origin: Origin) -> Self {
-        let (chain, number, hash) = match &body {
-            Body::Change(change) => ((OF_CHANGES, change.actor), change.seq, change.hash().0),
-            Body::Event(event) => ((OF_EVENTS, event.actor), event.n, event.hash().0),
-        };
-        let builds_on = match &body {
-            Body::Change(change) => change.dependencies.iter().map(|hash| hash.0).collect(),
-            Body::Event(event) if event.before == EventHash([0; 32]) => Vec::new(),
-            Body::Event(event) => vec![event.before.0],
-        };
-        let (parked, statement, state) = (None, None, State::Waiting);
-        let new = true;
-        Self { body, chain, number, hash, builds_on, origin, parked, new, statement, state }
+        let (chain, number, hash) = body.place();
+        let builds_on = body.builds_on();
+        Self {
+            body,
+            chain,
+            number,
+            hash,
+            builds_on,
+            origin,
+            parked: None,
+            new: true,
+            statement: None,
+            is_vouched_for: false,
+            state: State::Waiting,
+        }
+    }
+
+    /// Returns where a change begins, above every operation of its past.
+    pub(super) fn start(&self) -> u64 {
+        match &self.body {
+            Body::Change(change) => change.start_op,
+            Body::Event(event) => event.n,
+        }
     }
 
     /// Returns its size, in bytes.
@@ -135,6 +171,84 @@ impl Pool {
         self.candidates.get(place)
     }
 
+    /// Marks what something that is signed and cannot count follows in its chain.
+    pub(super) fn vouch(&mut self, voids: &Voids) {
+        let signed = voids.signed();
+        if signed.is_empty() {
+            return;
+        }
+        let doomed = self.doomed(voids);
+        let mut vouched: BTreeSet<usize> =
+            doomed.iter().filter_map(|at| self.before(*at)).collect();
+        vouched.retain(|place| !doomed.contains(place));
+        for (place, candidate) in self.candidates.iter_mut().enumerate() {
+            let mut behind = voids.at(candidate.chain, candidate.number + 1);
+            candidate.is_vouched_for |= vouched.contains(&place)
+                || behind.any(|(hash, void)| {
+                    signed.contains(hash) && void.body.builds_on().contains(&candidate.hash)
+                });
+        }
+    }
+
+    /// Returns the places of what is signed, waits, and builds on what does not count.
+    fn doomed(&self, voids: &Voids) -> BTreeSet<usize> {
+        // Each behind what it builds on, so that once through is almost always enough.
+        let mut covered: Vec<usize> = self.covered().into_iter().collect();
+        covered.sort_by_key(|place| self.at(*place).map(Candidate::start));
+        let mut doomed: BTreeSet<usize> = BTreeSet::new();
+        let mut before = None;
+        while before != Some(doomed.len()) {
+            before = Some(doomed.len());
+            for place in &covered {
+                let Some(candidate) = self.at(*place) else { continue };
+                let on_void = |hash: &Hash| {
+                    let here = self.find(hash).is_some_and(|place| doomed.contains(&place));
+                    voids.contains(hash) || here
+                };
+                if candidate.state == State::Waiting && candidate.builds_on.iter().any(on_void) {
+                    doomed.insert(*place);
+                }
+            }
+        }
+        doomed
+    }
+
+    /// Returns the places of what waits, is signed and has everything it builds on: here, or coming with
+    /// it, up to what is signed of its chain.
+    pub(super) fn coming(
+        &self,
+        mut is_here: impl FnMut(&Hash) -> Result<bool, LoadError>,
+    ) -> Result<BTreeSet<usize>, LoadError> {
+        let waits = |place: &usize| self.at(*place).is_some_and(|it| it.state == State::Waiting);
+        let mut coming: BTreeSet<usize> = self.covered().into_iter().filter(waits).collect();
+        let mut here: HashMap<Hash, bool> = HashMap::new();
+        let mut before = None;
+        while before != Some(coming.len()) {
+            before = Some(coming.len());
+            let mut rest = BTreeSet::new();
+            for place in &coming {
+                let Some(candidate) = self.at(*place) else { continue };
+                let mut whole = true;
+                // An event builds on the one before alone, which its chain has.
+                let builds_on = candidate.builds_on.iter();
+                for hash in builds_on.filter(|_| candidate.chain.0 == OF_CHANGES) {
+                    let comes = self.find(hash).is_some_and(|on| coming.contains(&on));
+                    whole = whole
+                        && (comes
+                            || match here.get(hash) {
+                                Some(here) => *here,
+                                None => *here.entry(*hash).or_insert(is_here(hash)?),
+                            });
+                }
+                if whole {
+                    rest.insert(*place);
+                }
+            }
+            coming = self.covered_of(&rest).intersection(&rest).copied().collect();
+        }
+        Ok(coming)
+    }
+
     pub(super) fn find(&self, hash: &Hash) -> Option<usize> {
         self.by_hash.get(hash).copied()
     }
@@ -184,12 +298,6 @@ impl Pool {
         }
     }
 
-    /// Returns whether something of this hash was here, or is staged.
-    pub(super) fn is_known(&self, hash: &Hash) -> bool {
-        let candidate = self.find(hash).and_then(|place| self.at(place));
-        candidate.is_some_and(|found| matches!(found.state, State::Known | State::Added))
-    }
-
     /// Lets everything wait again that was staged.
     pub(super) fn take_back(&mut self) {
         for candidate in self.candidates.iter_mut().filter(|found| found.state == State::Added) {
@@ -199,9 +307,16 @@ impl Pool {
 
     /// Returns the places of everything that a statement in the pool covers.
     pub(super) fn covered(&self) -> BTreeSet<usize> {
+        self.covered_of(&(0..self.candidates.len()).collect())
+    }
+
+    /// Returns the places of everything that a statement of these covers.
+    fn covered_of(&self, places: &BTreeSet<usize>) -> BTreeSet<usize> {
         let mut covered = BTreeSet::new();
-        for (place, candidate) in self.candidates.iter().enumerate() {
-            let mut at = candidate.statement.as_ref().map(|_| place);
+        for place in places.iter().copied() {
+            let Some(candidate) = self.at(place) else { continue };
+            let is_end = candidate.statement.is_some() || candidate.is_vouched_for;
+            let mut at = is_end.then_some(place);
             while let Some(place) = at.filter(|place| covered.insert(*place)) {
                 at = self.before(place);
             }
@@ -290,7 +405,10 @@ impl Pool {
             let mut dead = without.clone();
             for place in places {
                 let Some(candidate) = self.at(place) else { continue };
-                if candidate.statement.is_none() && !candidate.needs_no_statement() {
+                if candidate.statement.is_none()
+                    && !candidate.is_vouched_for
+                    && !candidate.needs_no_statement()
+                {
                     continue;
                 }
                 let top = chain.places.last().copied();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use catchword_model::event::ReadingEvent;
-use catchword_model::exchange::{DocumentName, EventRun, Parcel};
+use catchword_model::exchange::{DocumentName, EventRun, Parcel, Reach};
 use catchword_model::id::ActorId;
 use catchword_model::schema::DocumentKind;
 
@@ -12,8 +12,10 @@ use crate::block::Packer;
 use crate::doc::Doc;
 use crate::error::{LoadError, corrupt, load};
 use crate::exchange::Subject;
+use crate::exchange::forks::{Void, Voids};
 use crate::exchange::gather::Given;
-use crate::log::{read_record, record_content_bytes, record_sequences};
+use crate::exchange::pool::Body;
+use crate::log::{change_record, read_record, record_content_bytes, record_sequences};
 use crate::snapshot::Snapshot;
 use crate::statements::{self, NewStatement, OF_CHANGES, OF_EVENTS, Signer};
 
@@ -26,6 +28,8 @@ pub(super) struct Wanted {
     name: DocumentName,
     changes: Stretches,
     events: Stretches,
+    /// What does not count.
+    void: Vec<Void>,
 }
 
 /// What became of it.
@@ -44,7 +48,8 @@ impl Wanted {
             (DocumentKind::Library, _) | (_, Subject::Library) => DocumentName::Library,
             (DocumentKind::Book, Subject::Book(book)) => DocumentName::Book(book),
         };
-        Ok(Self { doc, name, changes: Stretches::new(), events: Stretches::new() })
+        let (changes, events) = (Stretches::new(), Stretches::new());
+        Ok(Self { doc, name, changes, events, void: Vec::new() })
     }
 
     /// Wants everything that has a local sequence from `first` to `last`.
@@ -112,8 +117,24 @@ impl Wanted {
         add(self.events.entry(writer).or_default(), first, last);
     }
 
+    /// Wants what does not count and is in none of these branches, as far as there is room for it; at
+    /// least one. Returns whether there is more.
+    pub(super) fn add_void(&mut self, voids: &Voids, theirs: &[Reach], left: &mut usize) -> bool {
+        let lacking = voids.lacking(theirs);
+        for void in &lacking {
+            let bytes = void.bytes();
+            if *left < bytes && !self.void.is_empty() {
+                break;
+            }
+            *left = left.saturating_sub(bytes);
+            self.void.push((*void).clone());
+        }
+        self.void.len() < lacking.len()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
-        self.changes.values().chain(self.events.values()).all(Vec::is_empty)
+        let stretches = self.changes.values().chain(self.events.values());
+        self.void.is_empty() && stretches.into_iter().all(Vec::is_empty)
     }
 
     pub(super) fn has_changes(&self) -> bool {
@@ -144,6 +165,7 @@ impl Wanted {
             let end = self.end(inner, writer, last, signer)?;
             self.add_changes(writer, last, end);
             let (stage, disk) = inner.parts()?;
+            self.add_cover(stage, disk, OF_CHANGES, writer, end)?;
             let at = u32::try_from(end).map_err(|_| corrupt("a number is too large"))?;
             if end == last {
                 continue;
@@ -262,7 +284,38 @@ impl Wanted {
             let (stage, disk) = inner.parts()?;
             let chain = (self.doc.number, OF_EVENTS, writer);
             let next = statements::next(&stage.exchange, disk, chain, last)?;
-            self.add_events(writer, last, next.map_or(newest, |((_, _, _, n), _)| n));
+            let end = next.map_or(newest, |((_, _, _, n), _)| n);
+            self.add_events(writer, last, end);
+            let (stage, disk) = inner.parts()?;
+            self.add_cover(stage, disk, OF_EVENTS, writer, end)?;
+        }
+        Ok(())
+    }
+
+    /// Wants what follows the end of a chain and does not count, if nothing else shows who wrote the end:
+    /// its statement was about what followed it once.
+    fn add_cover(
+        &mut self,
+        stage: &crate::stage::Stage,
+        disk: &Snapshot,
+        kind: u8,
+        writer: u16,
+        end: u64,
+    ) -> Result<(), LoadError> {
+        let key = (self.doc.number, kind, writer, end);
+        if self.doc.void.is_none() || statements::find(&stage.exchange, disk, key)?.is_some() {
+            return Ok(());
+        }
+        let voids = Voids::on(disk, self.doc.id)?;
+        let owner = self.doc.writer_at(writer)?;
+        let last = match (kind, u32::try_from(end)) {
+            (OF_CHANGES, Ok(seq)) => disk.hash_at(&self.doc, writer, seq)?.0,
+            _ => event(disk, self.doc.number, writer, end)?.hash().0,
+        };
+        for void in voids.cover((kind, owner.actor), end, last) {
+            if !self.void.contains(void) {
+                self.void.push(void.clone());
+            }
         }
         Ok(())
     }
@@ -294,6 +347,19 @@ impl Wanted {
                 let range = (self.doc.number, OF_EVENTS, *writer);
                 self.emit_statements(stage, disk, range, (*first, *last), &mut parcel)?;
             }
+        }
+        for void in &self.void {
+            match &void.body {
+                Body::Change(change) => {
+                    emitted.changes += 1;
+                    parcel.runs.push(change_record(change.bytes()));
+                }
+                Body::Event(event) => {
+                    emitted.events += 1;
+                    parcel.events.extend(EventRun::new(vec![**event]));
+                }
+            }
+            parcel.statements.extend(void.statement.clone());
         }
         let runs = parcel.runs.iter().map(|run| record_content_bytes(run)).sum::<usize>();
         emitted.content_bytes =

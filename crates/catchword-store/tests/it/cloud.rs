@@ -136,7 +136,7 @@ fn a_library_of_a_release_without_servers_gets_the_tables_it_lacks() {
     {
         let library = redb::Database::open(folder.path().join("library")).unwrap();
         let write = library.begin_write().unwrap();
-        for name in ["cloud-1", "parked-2", "paused-2", "quarantine-2"] {
+        for name in ["void-1", "cloud-1", "parked-2", "paused-2", "quarantine-2"] {
             let table: redb::TableDefinition<'_, &[u8], &[u8]> = redb::TableDefinition::new(name);
             assert!(write.delete_table(table).unwrap(), "{name}");
         }

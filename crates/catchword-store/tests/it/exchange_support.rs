@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use catchword_model::edit::Edit;
+use catchword_model::exchange::Reach;
 use catchword_model::id::{ChangeHash, DocumentId, sha256};
 use catchword_model::identity::{Fingerprint, PublicKey};
 use catchword_model::meta::DeviceName;
@@ -168,18 +169,53 @@ pub(crate) fn reconcile(a: &Device, b: &Device) -> u64 {
     let mut rounds = 0;
     while a.sum_towards(b) != b.sum_towards(a) {
         rounds += 1;
-        assert!(rounds < 1_000, "{} and {} do not come to rest", a.number, b.number);
+        assert!(rounds < 1_000, "no rest:\n{}\n{}", describe(a, b), describe(b, a));
         let differing = differing(a, b);
         assert!(!differing.is_empty());
-        for (from, to) in [(a, b), (b, a)] {
-            let vectors = to.towards(from.origin(), |peer| to.store.vectors(peer, &differing));
-            let piece = from.towards(to.origin(), |peer| {
-                from.store.collect_for(peer, &vectors.unwrap(), &from.key).unwrap()
-            });
-            to.apply(from, &piece.piece, None);
+        let mut forks = BTreeSet::new();
+        // Once more where chains fork, as if nothing of them were there: a session finds where they part.
+        for _ in 0..2 {
+            for (from, to) in [(a, b), (b, a)] {
+                let vectors = to.towards(from.origin(), |peer| to.store.vectors(peer, &differing));
+                let mut vectors = vectors.unwrap();
+                for (document, vector) in &mut vectors {
+                    let forked = |reach: &Reach| forks.contains(&(*document, reach.actor));
+                    vector.changes.retain(|reach| !forked(reach));
+                    vector.events.retain(|reach| !forked(reach));
+                }
+                let piece = from.towards(to.origin(), |peer| {
+                    from.store.collect_for(peer, &vectors, &from.key).unwrap()
+                });
+                forks.extend(piece.forks.iter().copied());
+                to.apply(from, &piece.piece, None);
+            }
+            if forks.is_empty() {
+                break;
+            }
         }
     }
     rounds
+}
+
+/// Says how far a device reaches in the documents in which it differs from another.
+fn describe(device: &Device, other: &Device) -> String {
+    let differing = differing(device, other);
+    let vectors =
+        device.towards(other.origin(), |peer| device.store.vectors(peer, &differing).unwrap());
+    let list = |reaches: &[Reach]| -> String {
+        let one = |reach: &Reach| {
+            let ([a, b, ..], [c, d, ..]) = (reach.actor.0, reach.prefix);
+            format!(" {a:02x}{b:02x}:{}:{c:02x}{d:02x}", reach.number)
+        };
+        reaches.iter().map(one).collect()
+    };
+    let mut text = format!("device {}, waiting {:?}", device.number, device.store.parked());
+    for (id, vector) in vectors {
+        let [changes, events, void] =
+            [&vector.changes, &vector.events, &vector.void].map(|l| list(l));
+        text += &format!("\n{id}:{changes} | events{events} | void{void}");
+    }
+    text
 }
 
 /// Returns the documents whose items differ.

@@ -22,6 +22,7 @@ mod exchange_search;
 #[cfg(test)]
 mod exchange_support;
 #[cfg(test)]
+mod forks;
 mod generation;
 #[cfg(test)]
 mod notes;

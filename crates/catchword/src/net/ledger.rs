@@ -16,7 +16,7 @@ use catchword_proto::session::{
 use catchword_proto::trust::{PeerRecord, PeerScope};
 use catchword_store::{
     AppendError, ApplyError, CollectError, Delivery, Exclusions, Given, LoadError, Origin, Peer,
-    Said, Scope, Store,
+    Said, Scope, Store, VOID_BRANCHES_MAX,
 };
 
 use tokio::sync::oneshot;
@@ -430,7 +430,7 @@ impl Ledger {
             after: local.end,
             local,
             received,
-            added: applied.changes_added + applied.events_added,
+            added: applied.changes_added + applied.events_added + applied.void,
             refused: applied.refused.len() as u64,
         })
     }
@@ -469,10 +469,8 @@ impl Ledger {
         let mine = self.store().vectors(peer, &documents)?;
         let mine = mine.into_iter().map(|(document, vector)| from_store(document, &vector));
         let spots: Vec<Spot> = theirs.iter().flat_map(spots).collect();
-        let claimed: Vec<_> = theirs
-            .iter()
-            .flat_map(|vector| vector.entries.iter().map(|entry| entry.hash))
-            .collect();
+        let claimed: Vec<_> =
+            theirs.iter().flat_map(|vector| chains(vector).map(|entry| entry.hash)).collect();
         let here = self.hashes(peer, &spots)?;
         let differs = |((spot, here), claimed): ((Spot, Option<[u8; 8]>), [u8; 8])| {
             here.is_some_and(|here| here != claimed).then_some(spot)
@@ -488,7 +486,7 @@ impl Ledger {
                 let number = u64::from(*seq);
                 let signed = match chain.log {
                     Log::Changes => Signed::Change { seq: number },
-                    Log::Events => Signed::Event { n: number },
+                    Log::Events | Log::Void => Signed::Event { n: number },
                 };
                 (chain.document, chain.actor, signed)
             })
@@ -505,8 +503,12 @@ pub(crate) fn scope(library: &Library, scope: &PeerScope) -> Scope {
     Scope::Books(books.iter().copied().chain(on_shelves.flat_map(|shelf| shelf.books)).collect())
 }
 
+fn chains(vector: &Vector) -> impl Iterator<Item = &Entry> {
+    vector.entries.iter().filter(|entry| entry.log != Log::Void)
+}
+
 fn spots(vector: &Vector) -> impl Iterator<Item = Spot> + '_ {
-    vector.entries.iter().map(|entry| {
+    chains(vector).map(|entry| {
         let chain = Chain { document: vector.document, log: entry.log, actor: entry.actor };
         Spot { chain, seq: entry.seq }
     })
@@ -522,7 +524,8 @@ fn to_store(vector: &Vector) -> (DocumentId, StoredVector) {
         };
         entries.map(reach).collect()
     };
-    (vector.document, StoredVector { changes: of(Log::Changes), events: of(Log::Events) })
+    let (changes, events, void) = (of(Log::Changes), of(Log::Events), of(Log::Void));
+    (vector.document, StoredVector { changes, events, void })
 }
 
 fn from_store(document: DocumentId, vector: &StoredVector) -> Vector {
@@ -535,6 +538,8 @@ fn from_store(document: DocumentId, vector: &StoredVector) -> Vector {
         }
     };
     let changes = vector.changes.iter().map(entry(Log::Changes));
-    let entries = changes.chain(vector.events.iter().map(entry(Log::Events))).collect();
+    let events = vector.events.iter().map(entry(Log::Events));
+    let void = vector.void.iter().take(VOID_BRANCHES_MAX).map(entry(Log::Void));
+    let entries = changes.chain(events).chain(void).collect();
     Vector { document, entries }
 }

@@ -199,19 +199,16 @@ impl Clerk {
             self.towards(books, |server| books.store.apply_from_cloud(server, brought, None))?;
         self.tally.pulled += applied.changes_added + applied.events_added;
         self.changed.extend(&applied.documents);
-        let mut barred: BTreeSet<DocumentId> =
-            applied.equivocations.iter().map(|fork| fork.pause.document).collect();
-        barred.extend(
-            applied
-                .refused
-                .iter()
-                .filter_map(|(id, why)| matches!(why, Rejection::NotExchanged(_)).then_some(*id)),
-        );
+        let barred: BTreeSet<DocumentId> = applied
+            .refused
+            .iter()
+            .filter_map(|(id, why)| matches!(why, Rejection::NotExchanged(_)).then_some(*id))
+            .collect();
         let mut rows = BTreeMap::new();
         for of in &arrived {
             let id = of.name.id();
             let mut row = books.store.cloud_row(id)?;
-            row.extend(&of.brought);
+            row.extend(&of.counting());
             if barred.contains(&id) {
                 let after = row.skipped.map_or(u64::MAX, |skipped| skipped.after);
                 let after = after.min(of.first.saturating_sub(1));
@@ -440,6 +437,16 @@ impl Clerk {
     }
 }
 
+impl Arrived {
+    /// Returns what counts at the server: the rest says nothing about how far its chains reach.
+    fn counting(&self) -> Consignment {
+        let mut brought = self.brought.clone();
+        let mut verdicts = self.verdicts.iter();
+        brought.changes.retain(|_| verdicts.next() != Some(&Verdict::Void));
+        brought
+    }
+}
+
 /// Sorts a page by documents.
 fn lay_out(page: Page) -> Vec<Arrived> {
     let mut places: BTreeMap<DocumentName, usize> = BTreeMap::new();
@@ -465,7 +472,7 @@ fn lay_out(page: Page) -> Vec<Arrived> {
             Record::Event { bytes } => {
                 of.brought.events.extend(ReadingEvent::decode(&bytes.0).ok());
             }
-            // Of a fork the first history stays here, and the document is paused.
+            // The history that counts is in the feed, too, and says the same here.
             Record::Void { .. } => (),
         }
     }
