@@ -12,6 +12,7 @@ use catchword_model::meta::{META_BYTES_MAX, meta};
 use catchword_model::position::{PASS_MAX, PPM_MAX};
 use catchword_model::schema::{Container, tag_key};
 
+use crate::contain::contained;
 use crate::doc::ACTORS_MAX;
 use crate::error::{AppendError, LoadError};
 use crate::flush::{Marks, flush};
@@ -225,7 +226,7 @@ impl Inner {
             pending: acknowledged.pending.clone(),
             drained,
         };
-        if let Err(error) = wal::commit(&self.wal, &commit) {
+        if let Err(error) = contained(|| wal::commit(&self.wal, &commit)) {
             self.fail();
             return Err(error.into());
         }
@@ -273,7 +274,7 @@ impl Inner {
             clock: self.clock.latest(),
         };
         let Some(disk) = self.disk.take() else { return Err(AppendError::Closed) };
-        let flushed = flush(&self.library, &mut self.stage, disk, marks);
+        let flushed = contained(|| flush(&self.library, &mut self.stage, disk, marks));
         let reopened = flushed.and_then(|()| Snapshot::take(&self.library));
         match reopened {
             Ok(disk) => {

@@ -5,6 +5,8 @@ use catchword_model::change::read::ReadError;
 use catchword_model::id::{AnnotationId, ChangeHash, DocumentId};
 use catchword_model::schema::TagError;
 
+use crate::verify::Rot;
+
 /// The cause of an error of the environment, kept for the log.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
@@ -269,6 +271,9 @@ pub(crate) fn load(error: impl Into<redb::Error>) -> LoadError {
     #[expect(clippy::wildcard_enum_match_arm, reason = "foreign enum that grows")]
     match error.into() {
         redb::Error::Corrupted(detail) => LoadError::Corrupt { detail },
+        redb::Error::Io(error) if rot(&error).is_some() => {
+            LoadError::Corrupt { detail: error.to_string() }
+        }
         other => LoadError::Io(other.into()),
     }
 }
@@ -284,6 +289,7 @@ pub(crate) fn open(error: redb::DatabaseError) -> OpenError {
             detail: format!("the database file has format {version}, which is not read"),
         },
         redb::DatabaseError::Storage(redb::StorageError::Io(error)) => match error.kind() {
+            _ if rot(&error).is_some() => OpenError::Corrupt { detail: error.to_string() },
             std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof => {
                 OpenError::Corrupt { detail: "not a database file".to_owned() }
             }
@@ -291,6 +297,11 @@ pub(crate) fn open(error: redb::DatabaseError) -> OpenError {
         },
         other => OpenError::Io(other.into()),
     }
+}
+
+/// Returns what a disk did not keep, if that is the error.
+fn rot(error: &std::io::Error) -> Option<&Rot> {
+    error.get_ref()?.downcast_ref()
 }
 
 pub(crate) fn corrupt(detail: impl Into<String>) -> LoadError {

@@ -27,8 +27,8 @@ mod chain;
 mod check;
 mod cloud;
 mod compact;
+mod contain;
 mod copy;
-
 mod doc;
 mod error;
 mod exchange;
@@ -39,6 +39,7 @@ mod meta;
 mod notes;
 mod open;
 mod opening;
+mod page;
 mod partial;
 mod peers;
 mod progress;
@@ -53,6 +54,7 @@ mod stage;
 mod statements;
 mod tables;
 mod turns;
+mod verify;
 mod wal;
 mod witness;
 

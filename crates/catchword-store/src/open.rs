@@ -13,6 +13,7 @@ use catchword_model::schema::{Container, DocumentKind};
 use redb::{Builder, Database, StorageBackend};
 
 use crate::append::Acknowledged;
+use crate::contain::contained;
 use crate::doc::Doc;
 use crate::error::{AppendError, Cause, LoadError, OpenError, load};
 use crate::exchange::ExchangeOptions;
@@ -107,7 +108,7 @@ impl Store {
         let repaired = Arc::new(AtomicBool::new(false));
         let library = open_backend(&library_builder(&repaired), backends.library, Role::Library)?;
         let wal = open_backend(&wal_builder(), backends.wal, Role::Wal)?;
-        Self::assemble(library, wal, options, &repaired, None)
+        contained(|| Self::assemble(library, wal, options, &repaired, None))
     }
 
     fn open_files(folder: &Path, options: &Options, mode: Mode) -> Result<Self, OpenError> {
@@ -119,7 +120,7 @@ impl Store {
         }
         let library = open_file(&library_builder(&repaired), &path, Role::Library)?;
         let wal = open_wal(&folder.join(WAL_FILE))?;
-        Self::assemble(library, wal, options, &repaired, Some(folder))
+        contained(|| Self::assemble(library, wal, options, &repaired, Some(folder)))
     }
 
     fn assemble(

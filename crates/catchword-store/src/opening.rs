@@ -1,4 +1,5 @@
-//! Opening a redb file without waiting for the disk more than once.
+//! Opening a redb file: without waiting for the disk more than once, and so that no page that has
+//! rotted ever comes out of it.
 //!
 //! redb notes in the header of a file that it is open, and after a kill that it is repaired: one write
 //! and one sync of the disk each, seven in all for the two files of a library.
@@ -13,6 +14,8 @@
 //! 3. What is read from `library` is on the disk: a process that was killed may have written a commit
 //!    and not waited for it. `wal` gives up what `library` has, so `library` is waited for once.
 //!    What is read from `wal` alone need not be: its next commit takes it along.
+//! 4. A panic of redb over what a file holds is an error of opening. Its pages are [verified](Pages)
+//!    before redb sees them, so the header is what can be left to panic about.
 
 use std::fs::OpenOptions;
 use std::ops::Bound;
@@ -23,7 +26,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use redb::backends::FileBackend;
 use redb::{BackendError, Builder, Database, StorageBackend};
 
+use crate::contain::contained;
 use crate::error::OpenError;
+use crate::verify::Pages;
 
 /// Bytes of the header of a redb file.
 const HEADER_BYTES: u64 = 512;
@@ -48,6 +53,19 @@ pub(crate) fn open_file(builder: &Builder, path: &Path, role: Role) -> Result<Da
     open_backend(builder, backend, role)
 }
 
+/// Makes a file, or opens one.
+pub(crate) fn create_file(
+    builder: &Builder,
+    path: &Path,
+    role: Role,
+) -> Result<Database, OpenError> {
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(true).create(true).truncate(false).open(path);
+    let file = file.map_err(|error| OpenError::Io(error.into()))?;
+    let backend = FileBackend::new(file).map_err(crate::error::open)?;
+    open_backend(builder, backend, role)
+}
+
 /// Opens storage, or makes an empty one.
 pub(crate) fn open_backend(
     builder: &Builder,
@@ -55,9 +73,15 @@ pub(crate) fn open_backend(
     role: Role,
 ) -> Result<Database, OpenError> {
     let patient = Arc::new(AtomicBool::new(false));
+    let pages = Arc::new(Pages::default());
     let backend = Arc::new(backend);
-    let unhurried = Unhurried { inner: Arc::clone(&backend), patient: Arc::clone(&patient) };
-    let database = builder.create_with_backend(unhurried).map_err(crate::error::open)?;
+    let guarded = Guarded {
+        inner: Arc::clone(&backend),
+        patient: Arc::clone(&patient),
+        pages: Arc::clone(&pages),
+    };
+    let database = contained(|| builder.create_with_backend(guarded).map_err(crate::error::open))?;
+    pages.be_strict();
     let waited = patient.swap(true, Ordering::AcqRel);
     if role == Role::Library && !waited {
         backend.sync_data().map_err(|error| OpenError::Io(error.into()))?;
@@ -65,21 +89,23 @@ pub(crate) fn open_backend(
     Ok(database)
 }
 
-/// Storage that is not waited for while its file is opened.
+/// Storage that is not waited for while its file is opened, and whose pages are verified.
 #[derive(Debug)]
-struct Unhurried<B> {
+struct Guarded<B> {
     inner: Arc<B>,
     /// Whether syncs are waited for: set when the file is open, or by a write beyond the header.
     patient: Arc<AtomicBool>,
+    pages: Arc<Pages>,
 }
 
-impl<B: StorageBackend> StorageBackend for Unhurried<B> {
+impl<B: StorageBackend> StorageBackend for Guarded<B> {
     fn len(&self) -> Result<u64, std::io::Error> {
         self.inner.len()
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), std::io::Error> {
-        self.inner.read(offset, out)
+        self.inner.read(offset, out)?;
+        self.pages.after_read(offset, out)
     }
 
     fn set_len(&self, len: u64) -> Result<(), std::io::Error> {
@@ -95,7 +121,9 @@ impl<B: StorageBackend> StorageBackend for Unhurried<B> {
         if HEADER_BYTES < offset.saturating_add(data.len() as u64) {
             self.patient.store(true, Ordering::Release);
         }
-        self.inner.write(offset, data)
+        self.inner.write(offset, data)?;
+        self.pages.after_write(offset, data);
+        Ok(())
     }
 
     fn close(&self) -> Result<(), std::io::Error> {

@@ -3,6 +3,7 @@
 use catchword_model::edit::Edit;
 use catchword_model::id::{BookId, DocumentId};
 
+use crate::contain::contained;
 use crate::error::{AppendError, LoadError, load};
 use crate::snapshot::Snapshot;
 use crate::{Inner, Store, tables};
@@ -75,12 +76,12 @@ impl Inner {
         &mut self,
         write_tables: impl FnOnce(&redb::WriteTransaction) -> Result<(), LoadError>,
     ) -> Result<(), LoadError> {
-        let result = (|| {
+        let result = contained(|| {
             let write = crate::flush::begin(&self.library)?;
             write_tables(&write)?;
             write.commit().map_err(load)?;
             Snapshot::take(&self.library)
-        })();
+        });
         match result {
             Ok(disk) => {
                 self.disk = Some(disk);

@@ -15,6 +15,7 @@ use redb::ReadableDatabase as _;
 use crate::copy::{Scratch, copy_library};
 use crate::error::{AppendError, Cause, LoadError, load};
 use crate::open::library_builder;
+use crate::opening::{Role, create_file};
 use crate::progress::{OnProgress, Progress, Step};
 use crate::snapshot::Snapshot;
 use crate::witness::{Witness, file_identity, sync_folder};
@@ -42,7 +43,7 @@ impl Inner {
         }
         let scratch = Scratch::new(folder.join(COPY_FILE)).map_err(io)?;
         let builder = library_builder(&Arc::new(AtomicBool::new(false)));
-        let copy = builder.create(&scratch.path).map_err(load)?;
+        let copy = create_file(&builder, &scratch.path, Role::Library).map_err(io)?;
         copy_library(&self.library.begin_read().map_err(load)?, &copy)?;
         if bytes <= disk_bytes(&scratch.path).map_err(io)? {
             return Ok(());
