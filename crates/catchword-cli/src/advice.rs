@@ -7,7 +7,8 @@ use catchword::{
 
 use crate::failure::{Exit, Failure};
 
-const CHECK: &str = "run `catchword check` to see what is wrong, and bring a backup back";
+const CHECK: &str =
+    "run `catchword check --repair` to save what can be read; a backup or a sync brings the rest";
 const DISK: &str = "see whether the disk is full or not writable; what was written before is kept";
 const LIST: &str = "`catchword books` lists the books with their ids";
 
@@ -31,9 +32,7 @@ impl From<OpenError> for Failure {
                 Exit::Failed,
                 "delete the file in the folder `keys` to go on as a new device with all books",
             ),
-            OpenError::Damaged { .. } => {
-                (Exit::Failed, "bring a backup back with `catchword restore`")
-            }
+            OpenError::Damaged { .. } => (Exit::Failed, CHECK),
             OpenError::Io(_) | OpenError::Keys(_) => (Exit::Failed, DISK),
             _ => (Exit::Failed, ""),
         };

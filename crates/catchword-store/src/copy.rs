@@ -41,32 +41,20 @@ impl Drop for Scratch {
 
 /// Copies every table of `library` in one transaction, made with quick-repair.
 pub(crate) fn copy_library(read: &ReadTransaction, to: &Database) -> Result<(), LoadError> {
-    let write = crate::flush::begin(to)?;
-    copy_table(read, &write, tables::META)?;
-    copy_table(read, &write, tables::BOOK_IDS)?;
-    copy_table(read, &write, tables::BOOKS)?;
-    copy_table(read, &write, tables::ROWS)?;
-    copy_table(read, &write, tables::IDS)?;
-    copy_table(read, &write, tables::FIELDS)?;
-    copy_table(read, &write, tables::LOG)?;
-    copy_table(read, &write, tables::CHAINS)?;
-    copy_table(read, &write, tables::HASHES)?;
-    copy_table(read, &write, tables::RECENT)?;
-    copy_table(read, &write, tables::EVENTS)?;
-    copy_table(read, &write, tables::TEXTS)?;
-    copy_table(read, &write, tables::REMOVED)?;
-    copy_table(read, &write, tables::FILES)?;
-    copy_table(read, &write, tables::STATEMENTS)?;
-    copy_table(read, &write, tables::PEERS)?;
-    copy_table(read, &write, tables::RECEIVED)?;
-    copy_table(read, &write, tables::EVENT_ORDER)?;
-    copy_table(read, &write, tables::PARKED)?;
-    copy_table(read, &write, tables::PEER_MARKS)?;
-    copy_table(read, &write, tables::PAUSED)?;
-    copy_table(read, &write, tables::CLOUD)?;
-    copy_table(read, &write, tables::QUARANTINE)?;
-    copy_table(read, &write, tables::VOID)?;
-    write.commit().map_err(load)
+    struct Copier<'a>(&'a ReadTransaction, WriteTransaction);
+
+    impl tables::EachTable for Copier<'_> {
+        fn table<K: Key + 'static, V: Value + 'static>(
+            &mut self,
+            table: TableDefinition<'static, K, V>,
+        ) -> Result<(), LoadError> {
+            copy_table(self.0, &self.1, table)
+        }
+    }
+
+    let mut copier = Copier(read, crate::flush::begin(to)?);
+    tables::each_of_library(&mut copier)?;
+    copier.1.commit().map_err(load)
 }
 
 /// Copies every table of `wal` in one transaction.

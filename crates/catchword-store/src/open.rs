@@ -123,7 +123,7 @@ impl Store {
         contained(|| Self::assemble(library, wal, options, &repaired, Some(folder)))
     }
 
-    fn assemble(
+    pub(crate) fn assemble(
         library: Database,
         wal: Database,
         options: &Options,
@@ -509,31 +509,18 @@ fn drop_former_tables(write: &redb::WriteTransaction) -> Result<(), LoadError> {
 
 /// Makes every table of `library`.
 pub(crate) fn make_tables(write: &redb::WriteTransaction) -> Result<(), LoadError> {
-    write.open_table(tables::META).map_err(load)?;
-    write.open_table(tables::BOOK_IDS).map_err(load)?;
-    write.open_table(tables::BOOKS).map_err(load)?;
-    write.open_table(tables::ROWS).map_err(load)?;
-    write.open_table(tables::IDS).map_err(load)?;
-    write.open_table(tables::FIELDS).map_err(load)?;
-    write.open_table(tables::LOG).map_err(load)?;
-    write.open_table(tables::CHAINS).map_err(load)?;
-    write.open_table(tables::HASHES).map_err(load)?;
-    write.open_table(tables::RECENT).map_err(load)?;
-    write.open_table(tables::EVENTS).map_err(load)?;
-    write.open_table(tables::TEXTS).map_err(load)?;
-    write.open_table(tables::REMOVED).map_err(load)?;
-    write.open_table(tables::FILES).map_err(load)?;
-    write.open_table(tables::STATEMENTS).map_err(load)?;
-    write.open_table(tables::PEERS).map_err(load)?;
-    write.open_table(tables::RECEIVED).map_err(load)?;
-    write.open_table(tables::EVENT_ORDER).map_err(load)?;
-    write.open_table(tables::PARKED).map_err(load)?;
-    write.open_table(tables::PEER_MARKS).map_err(load)?;
-    write.open_table(tables::PAUSED).map_err(load)?;
-    write.open_table(tables::QUARANTINE).map_err(load)?;
-    write.open_table(tables::CLOUD).map_err(load)?;
-    write.open_table(tables::VOID).map_err(load)?;
-    Ok(())
+    struct Maker<'a>(&'a redb::WriteTransaction);
+
+    impl tables::EachTable for Maker<'_> {
+        fn table<K: redb::Key + 'static, V: redb::Value + 'static>(
+            &mut self,
+            table: redb::TableDefinition<'static, K, V>,
+        ) -> Result<(), LoadError> {
+            self.0.open_table(table).map(drop).map_err(load)
+        }
+    }
+
+    tables::each_of_library(&mut Maker(write))
 }
 
 pub(crate) fn check_format(disk: &Snapshot) -> Result<(), OpenError> {
@@ -574,7 +561,7 @@ fn claim_wal(
 }
 
 /// Draws 16 random bytes from the operating system.
-fn random() -> [u8; 16] {
+pub(crate) fn random() -> [u8; 16] {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).expect("the operating system has random numbers");
     bytes

@@ -23,6 +23,9 @@ use twox_hash::XxHash3_128;
 
 /// Length of the smallest page, and of what the header is in, in bytes.
 pub(crate) const PAGE_BYTES: u64 = 4_096;
+/// Bytes of the header that say something.
+pub(crate) const HEADER_BYTES: usize = 320;
+
 const MAGIC: &[u8; 9] = b"redb\x1A\x0A\xA9\x0D\x0A";
 /// The only version of the format that is understood here.
 const FORMAT: u8 = 3;
@@ -107,19 +110,22 @@ pub(crate) struct Header {
     pub(crate) is_unclean: bool,
     /// Whether everything the primary names was on the disk before it became the primary.
     pub(crate) is_two_phase: bool,
-    /// Absent if it does not match its own checksum.
+    /// The commit that counts. Absent if it does not match its own checksum.
     pub(crate) primary: Option<Slot>,
     pub(crate) secondary: Option<Slot>,
 }
 
 impl Header {
+    /// Reads a header of the format that is understood here.
     pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
-        if bytes.get(..9)? != MAGIC || u64::from(number(bytes, 12)?) != PAGE_BYTES {
-            return None;
-        }
-        if SLOTS.iter().any(|at| bytes.get(*at) != Some(&FORMAT)) {
-            return None;
-        }
+        let is_ours = bytes.get(..9)? == MAGIC
+            && u64::from(number(bytes, 12)?) == PAGE_BYTES
+            && SLOTS.iter().all(|at| bytes.get(*at) == Some(&FORMAT));
+        if is_ours { Self::guess(bytes) } else { None }
+    }
+
+    /// Reads a header of which any byte may be wrong.
+    pub(crate) fn guess(bytes: &[u8]) -> Option<Self> {
         let flags = *bytes.get(9)?;
         let geometry = Geometry {
             header_pages: u64::from(number(bytes, 16)?),
@@ -130,6 +136,15 @@ impl Header {
             if flags & PRIMARY == 0 { (first, second) } else { (second, first) };
         let (is_unclean, is_two_phase) = (flags & UNCLEAN != 0, flags & TWO_PHASE != 0);
         Some(Self { geometry, is_unclean, is_two_phase, primary, secondary })
+    }
+}
+
+impl Header {
+    /// Returns whether the file was closed after a commit that it does not name as its last.
+    pub(crate) fn went_back(&self) -> bool {
+        let transaction = |slot: Option<Slot>| slot.map(|slot| slot.transaction);
+        let (primary, secondary) = (transaction(self.primary), transaction(self.secondary));
+        self.is_two_phase && !self.is_unclean && primary < secondary
     }
 }
 
@@ -205,7 +220,8 @@ impl<'a> Page<'a> {
     /// Returns the keys and values of a leaf.
     pub(crate) fn pairs(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
         let count = if self.is_leaf { self.count } else { 0 };
-        let (mut key_begins, mut value_begins) = (self.keys_begin(), self.key_end(self.count - 1));
+        let (mut key_begins, mut value_begins) =
+            (Some(self.keys_begin()), self.key_end(self.count - 1));
         (0..count).map_while(move |n| {
             let (key_ends, value_ends) = (self.key_end(n)?, self.value_end(n)?);
             let key = self.bytes.get(key_begins?..key_ends)?;
@@ -220,15 +236,15 @@ impl<'a> Page<'a> {
         if self.is_leaf { 4 } else { 8 + 24 * (self.count + 1) }
     }
 
-    fn keys_begin(&self) -> Option<usize> {
+    fn keys_begin(&self) -> usize {
         let keys = usize::from(self.tree.key.is_none());
         let values = usize::from(self.is_leaf && self.tree.value.is_none());
-        Some(self.offsets_begin() + 4 * self.count * (keys + values))
+        self.offsets_begin() + 4 * self.count * (keys + values)
     }
 
     fn key_end(&self, n: usize) -> Option<usize> {
         match self.tree.key {
-            Some(width) => self.keys_begin()?.checked_add(width as usize * (n + 1)),
+            Some(width) => self.keys_begin().checked_add(width as usize * (n + 1)),
             None => Some(number(self.bytes, self.offsets_begin() + 4 * n)? as usize),
         }
     }

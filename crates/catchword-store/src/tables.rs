@@ -1,7 +1,9 @@
 //! Every table of the two files. The name carries the version of its row format, so that an old
 //! table cannot be misread. Keys are plain numbers and bytes: see `docs/FORMAT.md`.
 
-use redb::TableDefinition;
+use redb::{Key, TableDefinition, Value};
+
+use crate::error::LoadError;
 
 /// `wal`: local sequence of a record that waits → the record.
 pub(crate) const TAIL: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("tail-1");
@@ -68,3 +70,39 @@ pub(crate) const QUARANTINE: TableDefinition<'_, &[u8; 64], &[u8]> =
 /// Document id, hash → a change or event that does not count, and what is to be done about it.
 pub(crate) const VOID: TableDefinition<'_, (&[u8; 32], &[u8; 32]), &[u8]> =
     TableDefinition::new("void-1");
+
+/// Something that is done with every table of `library`.
+pub(crate) trait EachTable {
+    fn table<K: Key + 'static, V: Value + 'static>(
+        &mut self,
+        table: TableDefinition<'static, K, V>,
+    ) -> Result<(), LoadError>;
+}
+
+/// Does it with every table of `library`, in one order.
+pub(crate) fn each_of_library(each: &mut impl EachTable) -> Result<(), LoadError> {
+    each.table(META)?;
+    each.table(BOOK_IDS)?;
+    each.table(BOOKS)?;
+    each.table(ROWS)?;
+    each.table(IDS)?;
+    each.table(FIELDS)?;
+    each.table(LOG)?;
+    each.table(CHAINS)?;
+    each.table(HASHES)?;
+    each.table(RECENT)?;
+    each.table(EVENTS)?;
+    each.table(TEXTS)?;
+    each.table(REMOVED)?;
+    each.table(FILES)?;
+    each.table(STATEMENTS)?;
+    each.table(PEERS)?;
+    each.table(RECEIVED)?;
+    each.table(EVENT_ORDER)?;
+    each.table(PARKED)?;
+    each.table(PEER_MARKS)?;
+    each.table(PAUSED)?;
+    each.table(VOID)?;
+    each.table(QUARANTINE)?;
+    each.table(CLOUD)
+}

@@ -80,9 +80,7 @@ impl Pages {
 
     fn learn_header(&self, bytes: &[u8]) -> io::Result<()> {
         let Some(header) = Header::read(bytes) else { return Ok(()) };
-        let transaction = |slot: Option<page::Slot>| slot.map(|slot| slot.transaction);
-        let (primary, secondary) = (transaction(header.primary), transaction(header.secondary));
-        if header.is_two_phase && !header.is_unclean && primary < secondary {
+        if header.went_back() {
             // A file that was closed names its last commit.
             return Err(rot(0));
         }

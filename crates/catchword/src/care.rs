@@ -6,12 +6,13 @@ use std::path::Path;
 use catchword_model::id::BookId;
 use catchword_store::{
     BackupReport, CheckReport, CompactReport, End, Existing, FileError, OnProgress, Progress,
-    Repair, RestoreReport, Step,
+    Repair, RestoreReport, SalvageReport, Step,
 };
 
-use crate::error::{BackupError, EditError, ReadError, RestoreError};
-use crate::keys::{DEVICE_KEY, DeviceKey};
-use crate::library::Library;
+use crate::config::Config;
+use crate::error::{BackupError, EditError, OpenError, ReadError, RestoreError};
+use crate::keys::{self, DEVICE_KEY, DeviceKey};
+use crate::library::{Library, key_store, options};
 
 /// What a check found: in the log and what is derived from it, and in the book files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +37,28 @@ impl Checked {
 }
 
 impl Library {
+    /// Puts what can be read of a library whose files have rotted into new files, and builds again what
+    /// is derived from the log. The library must be closed.
+    ///
+    /// Nothing is done if everything can be read. The old files are kept beside the new ones, named
+    /// `library.damaged` and `wal.damaged`. What is saved goes on as a new device; what was not comes
+    /// back by a sync with another device that has it.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Damaged`] if nothing can be read: bring a backup back, or sync a new library.
+    pub fn salvage(
+        folder: impl AsRef<Path>,
+        config: &Config,
+        progress: OnProgress<'_>,
+    ) -> Result<SalvageReport, OpenError> {
+        let folder = folder.as_ref();
+        let keys = key_store(folder, config);
+        let secret = keys::load_or_make(&*keys).map_err(OpenError::Keys)?;
+        let options = options(&secret, config);
+        catchword_store::salvage(folder, &options, progress).map_err(OpenError::store)
+    }
+
     /// Reads everything, builds what is derived from the log again and compares, and verifies the book
     /// files.
     ///

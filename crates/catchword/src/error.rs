@@ -38,7 +38,10 @@ pub enum OpenError {
     /// The device's key cannot be used.
     #[error("the keys of this device cannot be used")]
     Keys(#[source] KeyError),
-    /// The library contradicts itself. Bring a backup back.
+    /// The library contradicts itself, or its disk changed it. [`Library::salvage`] saves what can be
+    /// read; or bring a backup back, or sync a new library.
+    ///
+    /// [`Library::salvage`]: crate::Library::salvage
     #[error("library is damaged: {detail}")]
     Damaged {
         /// Which rule is broken, and where.

@@ -75,7 +75,7 @@ pub use catchword_model::schema::{TAG_BYTES_MAX, TagError};
 pub use catchword_store::{
     BackupReport, BookSummary, BookView, CheckReport, Commit, CompactReport, Damaged, Derived,
     Difference, End, EventTotals, Evidence, Existing, Mismatch, OnProgress, Opened, Progress,
-    RecordName, Repair, RestoreReport, ShelfView, Step, TurnReceipt,
+    RecordName, Repair, RestoreReport, SalvageReport, ShelfView, Step, TurnReceipt,
 };
 
 pub use annotating::{Annotated, AnnotationEdit, NewAnnotation};

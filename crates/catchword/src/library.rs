@@ -503,14 +503,14 @@ pub(crate) fn random() -> Result<[u8; 10], EditError> {
     Ok(bytes)
 }
 
-fn key_store(folder: &Path, config: &Config) -> Arc<dyn KeyStore> {
+pub(crate) fn key_store(folder: &Path, config: &Config) -> Arc<dyn KeyStore> {
     match &config.keys {
         Some(keys) => Arc::clone(keys),
         None => Arc::new(FileKeyStore::new(folder.join(KEYS_FOLDER))),
     }
 }
 
-fn options(secret: &Secret, config: &Config) -> Options {
+pub(crate) fn options(secret: &Secret, config: &Config) -> Options {
     Options {
         public_key_spki: keys::public_key_spki(secret),
         device: DeviceName {

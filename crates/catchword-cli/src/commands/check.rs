@@ -45,8 +45,11 @@ struct Unusable {
 
 /// Checks the library, and fails if anything is wrong and was not repaired.
 pub(crate) fn run(args: &CheckArgs, context: &Context) -> Result<(), Failure> {
-    let library = context.open()?;
     let interrupt = context.interrupt()?;
+    if args.repair {
+        salvage(context, &interrupt)?;
+    }
+    let library = context.open()?;
     let repair = if args.repair { Repair::Rebuild } else { Repair::ReportOnly };
     let checked = check(&library, repair, context, &interrupt)?;
     // What a repair left is for a second look to say.
@@ -70,6 +73,30 @@ pub(crate) fn run(args: &CheckArgs, context: &Context) -> Result<(), Failure> {
         }
     };
     Err(Failure::message(Exit::Failed, "the library is damaged", advice))
+}
+
+/// Saves what can be read of a library that has rotted, unless the process that has it open says that
+/// it can be read.
+fn salvage(context: &Context, interrupt: &Interrupt) -> Result<(), Failure> {
+    if context.daemon.is_some() {
+        return Ok(());
+    }
+    let progress = context.output.progress("read", 0);
+    let saved = Library::salvage(&context.folder, &context.config(), &mut |now| {
+        progress.set(now.done, now.total);
+        interrupt.flow()
+    })?;
+    drop(progress);
+    if saved.check.is_some() || 0 < saved.wal_pages_lost {
+        context.output.complain(&format!(
+            "catchword: lost {} of the library ({}) and {} of what was written last; \
+             the old files are kept as `library.damaged` and `wal.damaged`",
+            count(saved.pages_lost, "page"),
+            saved.tables.join(", "),
+            count(saved.wal_pages_lost, "page"),
+        ));
+    }
+    Ok(())
 }
 
 fn check(

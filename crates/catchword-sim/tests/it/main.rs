@@ -13,6 +13,8 @@ mod faults;
 mod fuzz;
 #[cfg(test)]
 mod random;
+#[cfg(test)]
+mod rot;
 mod tidy;
 
 /// Says what a test has covered; `cargo test -- --nocapture` shows it.
@@ -21,6 +23,11 @@ fn report(figures: &str) {
     {
         eprintln!("{figures}");
     }
+}
+
+/// Returns a size that the environment may set.
+fn size(variable: &str, usual: u64) -> u64 {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
 
 /// How many seeds are run unless the environment says otherwise.

@@ -10,7 +10,7 @@ use redb::Database;
 
 use crate::append::BATCH_CHANGES;
 use crate::check::{Check, Named, RecordName};
-use crate::doc::{ACTORS_MAX, Doc};
+use crate::doc::{ACTORS_MAX, Doc, Head};
 use crate::error::{LoadError, corrupt, load};
 use crate::exchange::Staged;
 use crate::flush::{Marks, flush};
@@ -118,6 +118,12 @@ impl<'a> Rebuilt<'a> {
         self.count()
     }
 
+    /// Returns a document as far as it is built.
+    fn doc(&mut self, number: u32) -> Result<Doc, LoadError> {
+        let (stage, disk) = self.parts()?;
+        Ok(stage.doc(disk, number)?.clone())
+    }
+
     /// Returns how many events a writer has so far, and the last.
     fn events_of(&mut self, number: u32, actor: ActorId) -> Result<(u64, EventHash), LoadError> {
         let (stage, disk) = self.parts()?;
@@ -158,7 +164,26 @@ impl Check<'_> {
                 Err(error) => return Err(error),
             }
         }
-        self.rebuild_events(named)
+        self.rebuild_events(named)?;
+        self.miss_the_end(named)
+    }
+
+    /// A log that ends before what the document says of its writers has lost its end: what is shown of it
+    /// may be all that is left.
+    fn miss_the_end(&mut self, named: &Named) -> Result<(), LoadError> {
+        let Some(stored) = &named.stored else { return Ok(()) };
+        let seq = |last: Option<Head>| last.map_or(0, |last| last.seq);
+        let built = self.rebuilt.doc(named.number)?;
+        let ends = stored.writers.iter().all(|writer| {
+            let built = built.writer(writer.actor);
+            let (last, events) = built.map_or((None, 0), |built| (built.last, built.events));
+            seq(writer.last) <= seq(last) && writer.events <= events
+        });
+        if !ends && !self.broken.contains(&named.number) {
+            let record = RecordName::Change { sequence: 0 };
+            self.damage(named, record, &"changes or events at the end are missing");
+        }
+        Ok(())
     }
 
     fn take(&mut self, named: &Named, logged: &Logged) -> Result<(), LoadError> {
