@@ -205,6 +205,11 @@ impl Action {
         let drawn = (0..length).filter_map(|_| action.new_tree(&mut runner).ok());
         drawn.map(|tree| tree.current()).collect()
     }
+
+    /// Returns the action that a number stands for, so that a fuzzer may choose it.
+    pub fn numbered(number: u16) -> Option<Self> {
+        Self::sequence(u64::from(number), 1).pop()
+    }
 }
 
 fn arb_edit() -> impl Strategy<Value = Action> {

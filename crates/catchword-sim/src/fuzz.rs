@@ -8,10 +8,13 @@
 
 use std::io::Cursor;
 use std::net::IpAddr;
+use std::ops::ControlFlow;
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use catchword_model::change::chunk_of;
 use catchword_model::change::read::read;
+use catchword_model::edit::Edit;
 use catchword_model::exchange::Piece;
 use catchword_model::id::{DocumentId, Generation};
 use catchword_model::identity::Fingerprint;
@@ -34,16 +37,21 @@ use catchword_proto::session::responder::{Input, Responder};
 use catchword_proto::session::{Answer, Event, Path};
 use catchword_proto::trust::PeerRecord;
 use catchword_proto::wire::{PAIRING_FRAME_BYTES_MAX, PairingFrames};
-use catchword_store::{Backends, Delivery, Options, Origin, Peer, Scope, Store};
+use catchword_store::{Backends, Delivery, Options, Origin, Peer, Repair, Scope, Store};
 use redb::backends::InMemoryBackend;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use crate::action::{Action, DiskName};
+use crate::device::Device;
+use crate::memory::{Seen, book_id};
+use crate::oracle::Ledger;
 
 /// Tries bytes on one reader.
 pub type Target = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Target); 13] = [
+pub const TARGETS: [(&str, Target); 15] = [
     ("frame", frame),
     ("session_bytes", session_bytes),
     ("pairing_bytes", pairing_bytes),
@@ -57,9 +65,16 @@ pub const TARGETS: [(&str, Target); 13] = [
     ("peer_record", peer_record),
     ("file_part", file_part),
     ("import_book", import_book),
+    ("store_open", store_open),
+    ("world_actions", world_actions),
 ];
 
 const NOW_MS: u64 = 1_780_000_000_000;
+/// Bytes that are changed in one damaged library.
+const DAMAGES_MAX: usize = 16;
+/// Bytes of the header of a redb file that say something.
+const HEADER_BYTES: usize = 320;
+const ACTIONS_MAX: usize = 40;
 const HOST: Fingerprint = Fingerprint([0xA0; 32]);
 const JOINER: Fingerprint = Fingerprint([0xB0; 32]);
 
@@ -206,6 +221,81 @@ fn options() -> Options {
 fn empty_store() -> Store {
     let backends = Backends { wal: InMemoryBackend::new(), library: InMemoryBackend::new() };
     Store::open_on(backends, &options()).expect("memory takes a library")
+}
+
+/// A library whose files were damaged: each six bytes change one byte of one file. It is opened, read,
+/// checked and written, or refused; what is read is what was written.
+pub fn store_open(bytes: &[u8]) {
+    let Some(lived) = lived() else { return };
+    let damaged = lived.copy_closed(1);
+    let mut header_is_whole = true;
+    for damage in bytes.chunks_exact(6).take(DAMAGES_MAX) {
+        let [file, a, b, c, d, bits] = damage else { continue };
+        let name = if file % 4 == 0 { DiskName::Wal } else { DiskName::Library };
+        let length = damaged.disk(name).flushed().len().max(1);
+        let offset = u32::from_be_bytes([*a, *b, *c, *d]) as usize % length;
+        header_is_whole &= HEADER_BYTES <= offset;
+        for bit in (0..8).filter(|bit| bits >> bit & 1 == 1) {
+            damaged.disk(name).flip_bit(offset, bit);
+        }
+    }
+    let disk = |name| damaged.disk(name).reopen();
+    let backends = Backends { wal: disk(DiskName::Wal), library: disk(DiskName::Library) };
+    let Ok(store) = Store::open_on(backends, &options()) else { return };
+    // Whoever changes several bytes of a header by design can name the commit before.
+    if let (true, Ok(found)) = (header_is_whole, Seen::read(&store, lived.acknowledged())) {
+        assert_eq!(&found, lived.acknowledged(), "something else is read");
+    }
+    let checked = store.check(Repair::ReportOnly, &mut |_| ControlFlow::Continue(()));
+    if let (true, Ok(checked)) = (header_is_whole, checked) {
+        assert!(checked.is_clean(), "{checked:?}");
+    }
+    let tag = Edit::AddTag { tag: "after".to_owned() };
+    drop(store.append(book_id(0).document(), &[tag], NOW_MS));
+    drop(store.check(Repair::Rebuild, &mut |_| ControlFlow::Continue(())));
+    drop(store.close());
+}
+
+/// A device that has lived, made once.
+fn lived() -> Option<&'static Device> {
+    static LIVED: OnceLock<Option<Device>> = OnceLock::new();
+    let live = || {
+        let mut device = Device::new(1, 1).ok()?;
+        let mut actions = vec![Action::Import { book: 0 }, Action::Import { book: 1 }];
+        actions.extend((0..2).map(|book| Action::AnnotateMany { book, count: 80 }));
+        actions.push(Action::Journal { book: 0, word: 1 });
+        actions.push(Action::Compact);
+        actions.extend((0..2).map(|book| Action::AnnotateMany { book, count: 20 }));
+        actions.push(Action::Turn { book: 0, ppm: 200_000, seconds: 9 });
+        actions.push(Action::Reopen);
+        actions.push(Action::Tag { book: 1, word: 2 });
+        actions.iter().try_for_each(|action| device.perform(action, &[])).ok()?;
+        Some(device)
+    };
+    LIVED.get_or_init(live).as_ref()
+}
+
+/// Two devices that do what the bytes say, two for each action, with kills, power cuts and full disks: nothing that was
+/// acknowledged is lost, and nothing is invented.
+pub fn world_actions(bytes: &[u8]) {
+    let devices = [Device::new(1, 1), Device::new(2, 2)];
+    let [Ok(first), Ok(second)] = devices else { return };
+    let mut devices = [first, second];
+    let numbers = bytes.as_chunks::<2>().0.iter().map(|number| u16::from_be_bytes(*number));
+    let actions = numbers.filter_map(Action::numbered).take(ACTIONS_MAX);
+    for (step, action) in actions.enumerate() {
+        let [one, other] = &mut devices;
+        let (who, from) = if step % 3 < 2 { (one, other) } else { (other, one) };
+        // Its own disk may refuse what it would send.
+        let others = from.changes().unwrap_or_default();
+        who.perform(&action, &others).unwrap_or_else(|broken| panic!("{broken:?}"));
+    }
+    let mut ledger = Ledger::default();
+    for device in &mut devices {
+        device.mend();
+        let checked = device.perform(&Action::Kill, &[]).and_then(|()| device.check(&mut ledger));
+        checked.unwrap_or_else(|broken| panic!("{broken:?}"));
+    }
 }
 
 /// A request that nobody signed: it is refused.

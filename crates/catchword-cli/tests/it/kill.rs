@@ -1,4 +1,5 @@
-//! A process that is killed at any moment loses nothing it acknowledged.
+//! T-CRASH-3: a process that is killed at any moment loses nothing it acknowledged, also while it syncs,
+//! compacts, or opens a library of an earlier release. `CATCHWORD_KILLS` says how often.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -7,12 +8,16 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use catchword_formats::sample::Builder;
+use redb::{Database, TableDefinition};
 use serde_json::Value;
 
-use crate::support::{catchword, command, stderr, stdout};
+use crate::devices::{pair, serve, state, sync, text};
+use crate::support::{Shelf, catchword, command, stderr, stdout};
 
-/// How often a process is killed.
+/// How often a process is killed, unless the environment says otherwise.
 const KILLS: u32 = 200;
+/// The newest table: a library without it is one of an earlier release.
+const NEWEST: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("cloud-1");
 /// After how many kills the library is looked at.
 const LOOK_EVERY: u32 = 20;
 
@@ -52,6 +57,10 @@ impl Allowed {
 }
 
 struct Story {
+    /// The other device, which serves at the address.
+    tablet: Shelf,
+    tablets_device: String,
+    address: String,
     data: PathBuf,
     files: PathBuf,
     book: String,
@@ -64,6 +73,8 @@ struct Story {
     place: Allowed,
     reads: u64,
     books: Vec<String>,
+    upgrades: u32,
+    slowest_start: Duration,
     killed: u32,
     acknowledged: u32,
 }
@@ -155,7 +166,17 @@ impl Story {
     }
 
     fn step(&mut self, n: u32) {
-        match self.numbers.below(12) {
+        match self.numbers.below(15) {
+            12..14 => {
+                let quote = format!("of the tablet {n}");
+                self.tablet.json(&["annotate", &self.book, "--quote", &quote, "--ppm", "88"]);
+                self.run_and_kill("sync", &words(&["sync", "--addr", &self.address.clone()]));
+            }
+            14 => {
+                make_older(&self.data);
+                self.upgrades += 1;
+                self.run_and_kill("upgrade", &words(&["books"]));
+            }
             0..3 => {
                 let ppm = (n * 1_000).to_string();
                 let args = words(&["read", &self.book, "--ppm", &ppm, "--seconds", "7"]);
@@ -197,7 +218,10 @@ impl Story {
         }
     }
 
-    fn assert_everything_is_there(&self) {
+    fn assert_everything_is_there(&mut self) {
+        let begin = Instant::now();
+        self.run(&["recent"]);
+        self.slowest_start = self.slowest_start.max(begin.elapsed());
         let report = self.run(&["check"]);
         assert_eq!(report["clean"], true, "{report}");
         let show = self.run(&["show", &self.book]);
@@ -207,7 +231,8 @@ impl Story {
             assert!(found, "{quote} was acknowledged");
         }
         for shown in annotations {
-            assert_eq!(shown["device"], self.device.as_str(), "still one generation");
+            let known = [&self.device, &self.tablets_device];
+            assert!(known.iter().any(|device| shown["device"] == **device), "a new generation");
             if let Some(allowed) = self.annotations.get(shown["id"].as_str().expect("an id")) {
                 allowed.assert_holds(shown["note"].as_str(), "note");
             }
@@ -230,10 +255,22 @@ fn words(args: &[&str]) -> Vec<String> {
     args.iter().map(|arg| (*arg).to_owned()).collect()
 }
 
-fn begin(folder: &Path) -> Story {
+/// Makes a closed library one of an earlier release.
+fn make_older(data: &Path) {
+    let library = Database::open(data.join("library")).expect("a library that is closed");
+    let mut write = library.begin_write().expect("room");
+    write.set_quick_repair(true);
+    write.delete_table(NEWEST).expect("nothing is in it");
+    write.commit().expect("room");
+}
+
+fn begin(phone: &Shelf) -> Story {
     let mut story = Story {
-        data: folder.join("library"),
-        files: folder.to_path_buf(),
+        tablet: Shelf::new(),
+        tablets_device: String::new(),
+        address: String::new(),
+        data: phone.data(),
+        files: phone.path().to_path_buf(),
         book: String::new(),
         device: String::new(),
         numbers: Numbers(20_260_101),
@@ -244,11 +281,13 @@ fn begin(folder: &Path) -> Story {
         place: Allowed::default(),
         reads: 0,
         books: Vec::new(),
+        upgrades: 0,
+        slowest_start: Duration::ZERO,
         killed: 0,
         acknowledged: 0,
     };
-    let made = story.run(&["init", "--name", "phone"]);
-    story.device = made["device"].as_str().expect("a device").to_owned();
+    story.device = text(&story.run(&["status"])["device"]).to_owned();
+    story.tablets_device = text(&story.tablet.json(&["status"])["device"]).to_owned();
     let imported = story.run(&["import", &story.sample(1_000_000)]);
     story.book = imported[0]["book"].as_str().expect("a book").to_owned();
     story.measure();
@@ -256,18 +295,37 @@ fn begin(folder: &Path) -> Story {
 }
 
 #[test]
-fn a_process_killed_at_any_moment_loses_nothing_it_acknowledged() {
-    let folder = tempfile::tempdir().expect("a folder for this test");
-    let mut story = begin(folder.path());
+fn t_crash_3_a_process_killed_at_any_moment_loses_nothing_it_acknowledged() {
+    let kills = std::env::var("CATCHWORD_KILLS").ok().and_then(|text| text.parse().ok());
+    let kills: u32 = kills.unwrap_or(KILLS);
+    let phone = Shelf::new();
+    let mut story = begin(&phone);
+    pair(&phone, &story.tablet);
+    let (serving, address) = serve(&story.tablet);
+    story.address = address;
+    story.durations.insert("sync", {
+        let begin = Instant::now();
+        sync(&phone, &story.address);
+        begin.elapsed()
+    });
 
-    for n in 1..=KILLS {
+    for n in 1..=kills {
         story.step(n);
         if n % LOOK_EVERY == 0 {
             story.assert_everything_is_there();
         }
     }
 
+    // What was killed on the way arrives, both ways.
+    assert_eq!(sync(&phone, &story.address)["in_sync"], true);
+    assert_eq!(sync(&phone, &story.address)["in_sync"], true);
+    serving.terminate();
+    assert_eq!(state(&phone, &story.book), state(&story.tablet, &story.book));
     let (killed, acknowledged) = (story.killed, story.acknowledged);
-    assert!(KILLS / 10 < acknowledged && acknowledged < killed, "kills fell before and after");
-    eprintln!("{killed} kills, {acknowledged} after the acknowledgement, 0 writes lost");
+    assert!(kills / 10 < acknowledged && acknowledged < killed, "kills fell before and after");
+    eprintln!(
+        "T-CRASH-3: {killed} kills, {acknowledged} after the acknowledgement, {} upgrades, \
+         0 writes lost, 0 failed to open, slowest start {:?}",
+        story.upgrades, story.slowest_start,
+    );
 }

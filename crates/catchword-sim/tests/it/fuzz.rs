@@ -33,6 +33,8 @@ use catchword_proto::session::message::{
 use catchword_proto::session::{Bounds, ListDigest, Span, Summary, Vector};
 use catchword_proto::wire::pairing_frame;
 use catchword_sim::fuzz::TARGETS;
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
 
 use crate::report;
 
@@ -72,6 +74,14 @@ fn seeds() -> Seeds {
     seeds.insert("file_part", vec![range.clone(), [range, encode_part(8, b"last")].concat()]);
     let book = sample::Builder::new("Rain").author("Ana").chapter("One", "It rained.").build();
     seeds.insert("import_book", vec![book, b"%PDF-1.4\n1 0 obj<<>>endobj\ntrailer<<>>".to_vec()]);
+    seeds.insert(
+        "store_open",
+        vec![vec![1, 0, 0, 48, 7, 4], vec![0, 0, 0, 16, 9, 1, 2, 0, 0, 0, 9, 2]],
+    );
+    let mut random = ChaCha8Rng::seed_from_u64(1);
+    let mut bytes = vec![0; 64];
+    random.fill(bytes.as_mut_slice());
+    seeds.insert("world_actions", vec![bytes]);
     seeds
 }
 
