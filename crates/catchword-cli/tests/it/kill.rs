@@ -266,7 +266,7 @@ fn make_older(data: &Path) {
 
 fn begin(phone: &Shelf) -> Story {
     let mut story = Story {
-        tablet: Shelf::new(),
+        tablet: Shelf::nothing(),
         tablets_device: String::new(),
         address: String::new(),
         data: phone.data(),
@@ -286,8 +286,8 @@ fn begin(phone: &Shelf) -> Story {
         killed: 0,
         acknowledged: 0,
     };
-    story.device = text(&story.run(&["status"])["device"]).to_owned();
-    story.tablets_device = text(&story.tablet.json(&["status"])["device"]).to_owned();
+    let init = |shelf: &Shelf| text(&shelf.json(&["init", "--name", "phone"])["device"]).to_owned();
+    (story.device, story.tablets_device) = (init(phone), init(&story.tablet));
     let imported = story.run(&["import", &story.sample(1_000_000)]);
     story.book = imported[0]["book"].as_str().expect("a book").to_owned();
     story.measure();
@@ -298,7 +298,7 @@ fn begin(phone: &Shelf) -> Story {
 fn t_crash_3_a_process_killed_at_any_moment_loses_nothing_it_acknowledged() {
     let kills = std::env::var("CATCHWORD_KILLS").ok().and_then(|text| text.parse().ok());
     let kills: u32 = kills.unwrap_or(KILLS);
-    let phone = Shelf::new();
+    let phone = Shelf::nothing();
     let mut story = begin(&phone);
     pair(&phone, &story.tablet);
     let (serving, address) = serve(&story.tablet);

@@ -12,6 +12,8 @@ mod faults;
 #[cfg(test)]
 mod fuzz;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod random;
 #[cfg(test)]
 mod rot;

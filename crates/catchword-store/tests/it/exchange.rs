@@ -3,7 +3,7 @@
 
 use catchword_model::id::{BookId, DocumentId};
 use catchword_store::{
-    Bounds, Evidence, Exclusions, Given, Heard, Received, Said, Statement, Store,
+    Bounds, Evidence, Exclusions, Given, Heard, PARKED_MAX, Received, Said, Statement, Store,
 };
 
 use crate::exchange_support::{Device, exchange_options, give, reconcile, sync};
@@ -217,6 +217,38 @@ fn parked_changes_have_a_limit_and_the_oldest_goes() {
         sync(&a, &b);
         assert_equal(&[&a, &b]);
     }
+}
+
+#[test]
+fn t_mal_4_a_flood_of_orphans_is_bounded_and_another_book_goes_on() {
+    const MORE: u64 = 40;
+    let (a, b) = (Device::with_book(1), Device::empty(2));
+    let first = a.collect(&b, 0);
+    for n in 0..PARKED_MAX as u64 + MORE {
+        a.write(&[annotate(n, 5)], n);
+    }
+    // Everything but what it builds on, twice.
+    for _ in 0..2 {
+        let mut mark = first.bounds.through;
+        loop {
+            let piece = a.collect(&b, mark);
+            let applied = b.apply(&a, &piece.piece, None);
+            assert_eq!(applied.changes_added, 0);
+            assert!(waiting(&b) <= PARKED_MAX as u64, "{} wait", waiting(&b));
+            mark = piece.bounds.through;
+            if !piece.more {
+                break;
+            }
+        }
+    }
+    assert_eq!(waiting(&b), PARKED_MAX as u64);
+
+    let other = BookId([8; 32]);
+    b.store.add_book(other, titled("Another"), Vec::new(), MONDAY_MS).unwrap();
+    b.store.append(other.document(), &[annotate(1, 5)], MONDAY_MS).unwrap();
+    b.apply(&a, &first.piece, Some(first.bounds));
+    sync(&a, &b);
+    assert_equal(&[&a, &b]);
 }
 
 #[test]

@@ -55,7 +55,7 @@ fn said(device: &Device) -> impl PartialEq + std::fmt::Debug {
 }
 
 #[test]
-fn of_two_histories_one_counts_and_the_other_is_written_again() {
+fn t_mal_4_of_two_histories_one_counts_and_the_other_is_written_again() {
     for events in [false, true] {
         let (original, copy, third) = clones(events);
         let before = original.store.device();
