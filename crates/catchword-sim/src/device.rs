@@ -23,6 +23,7 @@
 //! Other devices: changes come and go as bytes.
 
 use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use catchword_model::hlc::Hlc;
@@ -64,6 +65,8 @@ pub struct Tally {
     pub power_cuts: u64,
     /// How often the library was opened.
     pub opened: u64,
+    /// How long opening took at most.
+    pub slowest_open: Duration,
     /// How often opening failed, until the disk was mended.
     pub open_failed: u64,
     /// Records that were staged again at an opening.
@@ -480,7 +483,10 @@ impl Device {
         let options =
             Options { public_key_spki: vec![self.number; 44], device: name, now_ms: self.now_ms };
         let backends = Backends { wal: self.wal.reopen(), library: self.library.reopen() };
-        Store::open_on(backends, &options)
+        let begun = Instant::now();
+        let opened = Store::open_on(backends, &options);
+        self.tally.slowest_open = self.tally.slowest_open.max(begun.elapsed());
+        opened
     }
 
     /// Opens the library, with the disk mended if need be, and looks whether everything is there.

@@ -14,6 +14,8 @@ mod fuzz;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod lying;
+#[cfg(test)]
 mod random;
 #[cfg(test)]
 mod rot;

@@ -32,6 +32,7 @@ fn add(sum: &mut Tally, tally: Tally) {
     sum.power_cuts += tally.power_cuts;
     sum.opened += tally.opened;
     sum.open_failed += tally.open_failed;
+    sum.slowest_open = sum.slowest_open.max(tally.slowest_open);
     sum.replayed += tally.replayed;
     sum.turns_found += tally.turns_found;
     sum.received += tally.received;
@@ -65,7 +66,9 @@ fn nothing_is_lost_or_invented_on_one_device_whatever_happens_to_it() {
         }
     }
     let seeds = seeds().count();
-    report(&format!("one device: {seeds} seeds, {changes} changes, 0 lost; {sum:#?}"));
+    report(&format!(
+        "T-CRASH-1, random stories of one device: {seeds} seeds, {changes} changes, 0 lost; {sum:#?}"
+    ));
     if 100 < seeds {
         let happened = [sum.failed, sum.closed, sum.kills, sum.power_cuts, sum.turns_found];
         assert!(happened.iter().all(|often| 20 < *often), "too little happened: {happened:?}");
