@@ -74,10 +74,10 @@ fn seeds() -> Seeds {
     seeds.insert("file_part", vec![range.clone(), [range, encode_part(8, b"last")].concat()]);
     let book = sample::Builder::new("Rain").author("Ana").chapter("One", "It rained.").build();
     seeds.insert("import_book", vec![book, b"%PDF-1.4\n1 0 obj<<>>endobj\ntrailer<<>>".to_vec()]);
-    seeds.insert(
-        "store_open",
-        vec![vec![1, 0, 0, 48, 7, 4], vec![0, 0, 0, 16, 9, 1, 2, 0, 0, 0, 9, 2]],
-    );
+    // One bit in each of sixteen pages.
+    let damage = |page: u32| [&[1][..], &(page * 4_096 + 300).to_be_bytes(), &[4]].concat();
+    let pages = |first: u32| (first..first + 16).flat_map(damage).collect();
+    seeds.insert("store_open", vec![pages(2), pages(40), vec![0, 0, 0, 16, 9, 1]]);
     let mut random = ChaCha8Rng::seed_from_u64(1);
     let mut bytes = vec![0; 64];
     random.fill(bytes.as_mut_slice());
