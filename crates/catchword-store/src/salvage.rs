@@ -59,8 +59,8 @@ pub struct SalvageReport {
 /// Puts what can be read of a library into new files, which take the place of the old ones.
 ///
 /// The library must be closed. Nothing is done if every page can be read. The old files are kept beside
-/// the new ones, and replace those of an earlier salvage. What is saved starts a new generation when it
-/// is opened. Needs room for the library twice. One that is stopped changes nothing.
+/// the new ones, and replace those of an earlier salvage. What is saved is a new generation.
+/// Needs room for the library twice. One that is stopped changes nothing.
 ///
 /// # Errors
 ///

@@ -106,3 +106,30 @@ fn an_interrupt_stops_between_transactions_and_the_next_run_goes_on() {
     let whole = books.as_array().unwrap().iter().all(|book| book["annotations"] == 30_000);
     assert!(whole, "{books}");
 }
+
+#[test]
+fn a_library_that_its_disk_changed_is_refused_and_a_repair_saves_it() {
+    let (shelf, book) = Shelf::with_sample();
+    shelf.json(&["annotate", &book, "--quote", "the sea", "--ppm", "1000"]);
+    let before = shelf.json(&["show", &book])["annotations"].clone();
+    let path = shelf.data().join("library");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let name = b"next_sequence";
+    for at in 0..bytes.len() - name.len() {
+        if bytes[at..].starts_with(name) {
+            bytes[at] ^= 1;
+        }
+    }
+    std::fs::write(&path, bytes).unwrap();
+    let (_, said) = shelf.failure(&["books"]);
+    assert!(said.contains("is not there any more") && said.contains("check --repair"), "{said}");
+
+    let output = shelf.run(&["check", "--repair"]);
+
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stderr(&output).contains("lost 1 page of the library (meta-1)"), "{}", stderr(&output));
+    assert!(stdout(&output).ends_with("nothing is wrong\n"));
+    assert_eq!(shelf.json(&["show", &book])["annotations"], before);
+    assert!(shelf.data().join("library.damaged").exists());
+    assert_eq!(shelf.run(&["check", "--repair"]).status.code(), Some(0));
+}

@@ -33,6 +33,8 @@ mod peers;
 #[cfg(test)]
 mod purge;
 #[cfg(test)]
+mod salvage;
+#[cfg(test)]
 mod store;
 #[cfg(test)]
 mod support;
