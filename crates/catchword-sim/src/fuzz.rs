@@ -278,20 +278,18 @@ fn lived() -> Option<&'static Device> {
 /// Two devices that do what the bytes say, two for each action, with kills, power cuts and full disks: nothing that was
 /// acknowledged is lost, and nothing is invented.
 pub fn world_actions(bytes: &[u8]) {
-    let devices = [Device::new(1, 1), Device::new(2, 2)];
-    let [Ok(first), Ok(second)] = devices else { return };
-    let mut devices = [first, second];
+    let Ok(mut one) = Device::new(1, 1) else { return };
+    let Ok(mut other) = Device::new(2, 2) else { return };
     let numbers = bytes.as_chunks::<2>().0.iter().map(|number| u16::from_be_bytes(*number));
     let actions = numbers.filter_map(Action::numbered).take(ACTIONS_MAX);
     for (step, action) in actions.enumerate() {
-        let [one, other] = &mut devices;
-        let (who, from) = if step % 3 < 2 { (one, other) } else { (other, one) };
+        let (who, from) = if step % 3 < 2 { (&mut one, &other) } else { (&mut other, &one) };
         // Its own disk may refuse what it would send.
         let others = from.changes().unwrap_or_default();
         who.perform(&action, &others).unwrap_or_else(|broken| panic!("{broken:?}"));
     }
     let mut ledger = Ledger::default();
-    for device in &mut devices {
+    for device in [&mut one, &mut other] {
         device.mend();
         let checked = device.perform(&Action::Kill, &[]).and_then(|()| device.check(&mut ledger));
         checked.unwrap_or_else(|broken| panic!("{broken:?}"));

@@ -129,14 +129,11 @@ mod tests {
     use std::sync::Arc;
 
     use redb::backends::InMemoryBackend;
-    use redb::{Builder, Database, ReadableDatabase as _, StorageBackend, TableDefinition};
+    use redb::{Builder, Database, ReadableDatabase as _, StorageBackend};
 
     use crate::error::{LoadError, OpenError, load};
     use crate::opening::{Role, open_backend};
-
-    const TEXTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("texts");
-    const NUMBERS: TableDefinition<'_, (u32, u64), &[u8]> = TableDefinition::new("numbers");
-    const SET: TableDefinition<'_, (u64, u32), ()> = TableDefinition::new("set");
+    use crate::tables::{LOG as NUMBERS, RECENT as SET, ROWS as TEXTS};
 
     #[derive(Debug, Clone)]
     struct Shared(Arc<InMemoryBackend>);

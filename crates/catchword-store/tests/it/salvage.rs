@@ -42,7 +42,9 @@ fn rot(path: &Path, text: &[u8]) -> usize {
     let mut bytes = fs::read(path).unwrap();
     let places = (0..bytes.len() - text.len()).filter(|at| bytes[*at..].starts_with(text));
     let places: Vec<usize> = places.collect();
-    places.iter().for_each(|at| bytes[*at] ^= 4);
+    for at in &places {
+        bytes[*at] ^= 4;
+    }
     fs::write(path, bytes).unwrap();
     places.len()
 }
