@@ -3,10 +3,12 @@
 //!
 //! # Invariants
 //!
-//! 1. An entry counts as a whole or not at all.
-//! 2. Everything that counts is covered: of each chain, an entry's last new change or event has a
-//!    statement of its own.
-//! 3. What became of a change is decided once, and answered again for ever.
+//! 1. An entry is taken as a whole or not at all.
+//! 2. Everything that is taken is covered: where a chain ends in an entry, its last new change or event
+//!    has a statement of its own. So both sides of a fork are proven.
+//! 3. What became of a change is decided once, and answered again for ever, unless it becomes void.
+//! 4. A change is judged by its own past: beside a change that counts only those that count are seen,
+//!    and beside one that builds on something void exactly what it builds on.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,14 +17,15 @@ use catchword_model::change::read::read;
 use catchword_model::change::{Action, Change, Key, Object, OpId, Scalar};
 use catchword_model::event::ReadingEvent;
 use catchword_model::exchange::DocumentName;
-use catchword_model::genesis::{Below, SCHEMA_KEY, claimed_upgrade, genesis};
+use catchword_model::genesis::{Below, SCHEMA_KEY, genesis};
 use catchword_model::id::{ActorId, Author, ChangeHash, EventHash};
 use catchword_proto::cloud::api::{
     ChainKind, DOCUMENTS_MAX, Hash, Outcome, Reason, Receipt, Verdict, WireStatement,
 };
 
-use crate::entry::Reading;
-use crate::fold::{Fold, RegisterKey};
+use crate::entry::{Reading, Wanted};
+use crate::fold::{Fold, RegisterKey, concerns};
+use crate::forks::{Ancestors, Lineage};
 
 /// Actors of a document: those that wrote a change or an event.
 pub(crate) const ACTORS_MAX: u64 = 1_024;
@@ -51,9 +54,9 @@ pub(crate) struct Link {
 /// What is kept of a document beside its changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct DocumentRow {
-    /// How many changes there are.
+    /// How many changes there are, void or not.
     pub(crate) version: u64,
-    /// How many events.
+    /// How many events count.
     pub(crate) events: u64,
     /// How many chains were begun.
     pub(crate) actors: u64,
@@ -67,16 +70,30 @@ pub(crate) struct Loaded {
     /// Changes with their bytes, for what their operations wrote.
     pub(crate) sources: Vec<Vec<u8>>,
     pub(crate) fold: Vec<(RegisterKey, Vec<u8>)>,
+    /// Everything there is, in the order of the feed, where a writer has two histories; then the fold is
+    /// whole, too.
+    pub(crate) whole: Option<Vec<(Link, Vec<u8>)>>,
 }
 
-/// Something that counts now and did not before.
+/// Something that is in the feed now and was not before.
 #[derive(Debug, Clone)]
 pub(crate) struct NewRecord {
     pub(crate) document: DocumentName,
     pub(crate) version: u64,
     pub(crate) link: Link,
     pub(crate) statement: Option<WireStatement>,
+    /// Empty where this says no more than that the link is void.
     pub(crate) bytes: Vec<u8>,
+    pub(crate) kind: RecordKind,
+}
+
+/// What a record says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RecordKind {
+    /// The link is there.
+    Link,
+    /// The link does not count any more, or never did.
+    Void,
 }
 
 /// The entries of one document while they are decided.
@@ -85,11 +102,35 @@ pub(crate) struct Docket {
     document: DocumentName,
     row: DocumentRow,
     links: BTreeMap<[u8; 32], Link>,
-    numbers: BTreeMap<(ChainKind, ActorId, u64), [u8; 32]>,
     authors: BTreeMap<ActorId, Author>,
-    /// By writer and first operation.
-    sources: BTreeMap<(ActorId, u64), Change>,
+    /// By writer, first operation and hash.
+    sources: BTreeMap<(ActorId, u64, [u8; 32]), Change>,
     fold: Fold,
+    forks: Option<Forks>,
+}
+
+/// What is needed where a writer has two histories.
+#[derive(Debug, Default)]
+struct Forks {
+    lineage: Lineage,
+    /// The changes that the fold is made of, in order.
+    folded: Vec<Change>,
+    /// What was in the feed before and is void now.
+    voided: BTreeSet<[u8; 32]>,
+}
+
+/// An entry while it is tried.
+#[derive(Debug, Default)]
+struct Trial {
+    /// What is new, in order.
+    added: Vec<[u8; 32]>,
+    /// What something new of the same chain follows.
+    followed: BTreeSet<[u8; 32]>,
+    /// What is new and the second history of its writer.
+    forks: Vec<[u8; 32]>,
+    /// What counted and does not any more, with what was decided about it.
+    voided: Vec<([u8; 32], Verdict)>,
+    lack: Lack,
 }
 
 /// Why an entry is not taken.
@@ -101,15 +142,15 @@ struct Lack {
 }
 
 impl Docket {
-    pub(crate) fn new(document: DocumentName, loaded: Loaded) -> Self {
+    pub(crate) fn new(wanted: &Wanted, loaded: Loaded) -> Self {
         let mut docket = Self {
-            document,
+            document: wanted.document,
             row: loaded.row,
             links: BTreeMap::new(),
-            numbers: BTreeMap::new(),
             authors: BTreeMap::new(),
             sources: BTreeMap::new(),
             fold: Fold::new(loaded.fold),
+            forks: None,
         };
         for link in loaded.links {
             docket.add_link(link);
@@ -118,7 +159,37 @@ impl Docket {
         for change in loaded.sources.iter().filter_map(|bytes| read(bytes).ok()) {
             docket.add_source(change);
         }
+        if let Some(whole) = loaded.whole {
+            docket.add_all(wanted, whole);
+        }
         docket
+    }
+
+    /// Takes everything there is.
+    fn add_all(&mut self, wanted: &Wanted, whole: Vec<(Link, Vec<u8>)>) {
+        let mut forks = Forks::default();
+        for (link, bytes) in whole {
+            match link.chain {
+                ChainKind::Events => {
+                    let before = ReadingEvent::decode(&bytes).ok().map(|event| event.before.0);
+                    forks.lineage.load(&link, before.as_slice());
+                }
+                ChainKind::Changes => match read(&bytes) {
+                    Ok(change) => {
+                        forks.lineage.load(&link, &builds_on(&change));
+                        if wanted.names(&change) {
+                            self.add_source(change.clone());
+                        }
+                        if concerns(&change, self.document.kind()) {
+                            forks.folded.push(change);
+                        }
+                    }
+                    Err(_) => forks.lineage.load(&link, &[]),
+                },
+            }
+            self.add_link(link);
+        }
+        self.forks = Some(forks);
     }
 
     pub(crate) const fn document(&self) -> DocumentName {
@@ -148,29 +219,30 @@ impl Docket {
             let outcome = Outcome::Refused { reason: Reason::TooManyDocuments, hash: None };
             return (outcome, Vec::new());
         }
-        let mut added = Vec::new();
-        match self.judge_all(reading, &mut added) {
-            Ok(()) => self.take(reading, &added),
+        let mut trial = Trial::default();
+        match self.judge_all(reading, &mut trial) {
+            Ok(()) => self.take(reading, &trial),
             Err(outcome) => {
-                for hash in added {
-                    self.remove_link(&hash);
-                }
+                self.undo(trial);
                 (outcome, Vec::new())
             }
         }
     }
 
-    /// Judges what is not known, in order. What is admitted is noted in `added`.
-    fn judge_all(&mut self, reading: &Reading, added: &mut Vec<[u8; 32]>) -> Result<(), Outcome> {
-        let mut lack = Lack::default();
+    /// Returns what was in the feed before and is void now.
+    pub(crate) fn voided(&self) -> impl Iterator<Item = &Link> {
+        let voided = self.forks.iter().flat_map(|forks| &forks.voided);
+        voided.filter_map(|hash| self.links.get(hash))
+    }
+
+    /// Judges what is not known, in order. What is admitted is noted in `trial`.
+    fn judge_all(&mut self, reading: &Reading, trial: &mut Trial) -> Result<(), Outcome> {
         for change in &reading.changes {
             if self.links.contains_key(&change.hash().0) {
                 continue;
             }
-            let link = self.judge_change(change, &mut lack)?;
-            if let Some(link) = link {
-                added.push(link.hash);
-                self.add_link(link);
+            if let Some(link) = self.judge_change(change, &mut trial.lack)? {
+                self.join(link, &builds_on(change), trial)?;
                 self.add_source(change.clone());
             }
         }
@@ -178,35 +250,90 @@ impl Docket {
             if self.links.contains_key(&event.hash().0) {
                 continue;
             }
-            let link = self.judge_event(event, &mut lack)?;
-            if let Some(link) = link {
-                added.push(link.hash);
-                self.add_link(link);
+            if let Some(link) = self.judge_event(event, &mut trial.lack)? {
+                self.join(link, &[event.before.0], trial)?;
             }
         }
-        self.check_covered(reading, added, &mut lack);
-        lack.into_outcome()?;
-        let begun = self.begun(added);
+        self.check_covered(reading, trial);
+        let unproven = trial.forks.first().filter(|_| !trial.lack.uncovered.is_empty());
+        if let Some(hash) = unproven.filter(|_| trial.lack.is_of_statements()) {
+            return Err(Outcome::Refused { reason: Reason::Fork, hash: Some(Hash(*hash)) });
+        }
+        std::mem::take(&mut trial.lack).into_outcome()?;
+        let begun = self.begun(&trial.added);
         if begun != 0 && ACTORS_MAX < self.row.actors + begun {
             return Err(Outcome::Refused { reason: Reason::TooManyActors, hash: None });
         }
         Ok(())
     }
 
+    /// Takes something that was admitted to what is there, and decides what counts with it.
+    fn join(
+        &mut self,
+        mut link: Link,
+        builds_on: &[[u8; 32]],
+        trial: &mut Trial,
+    ) -> Result<(), Outcome> {
+        let hash = link.hash;
+        if let Some(forks) = &mut self.forks {
+            let number = (link.chain, link.actor, link.number);
+            // An upgrade has no writer who could sign it, so nothing proves a second one.
+            if is_unsigned(&link) && forks.lineage.is_taken(number) {
+                return Err(Outcome::Refused { reason: Reason::Fork, hash: Some(Hash(hash)) });
+            }
+            let joined = forks.lineage.join(&link, builds_on);
+            trial.forks.extend(joined.forks.then_some(hash));
+            if joined.void {
+                link.verdict = Verdict::Void;
+            }
+            for voided in joined.voided {
+                if let Some(other) = self.links.get_mut(&voided) {
+                    trial.voided.push((voided, other.verdict));
+                    other.verdict = Verdict::Void;
+                }
+            }
+        }
+        let of_chain = |below: &&[u8; 32]| {
+            self.links.get(*below).is_some_and(|below| {
+                (below.chain, below.actor, below.number + 1)
+                    == (link.chain, link.actor, link.number)
+            })
+        };
+        trial.followed.extend(builds_on.iter().find(of_chain));
+        trial.added.push(hash);
+        self.add_link(link);
+        Ok(())
+    }
+
+    fn undo(&mut self, trial: Trial) {
+        for hash in &trial.added {
+            self.remove_link(hash);
+        }
+        let voided: Vec<[u8; 32]> = trial.voided.iter().map(|(hash, _)| *hash).collect();
+        for (hash, verdict) in trial.voided {
+            if let Some(link) = self.links.get_mut(&hash) {
+                link.verdict = verdict;
+            }
+        }
+        if let Some(forks) = &mut self.forks {
+            forks.lineage.undo(trial.added.len(), voided);
+        }
+    }
+
     fn judge_change(&self, change: &Change, lack: &mut Lack) -> Result<Option<Link>, Outcome> {
         let hash = change.hash();
-        let refused = |reason| Outcome::Refused { reason, hash: Some(Hash(hash.0)) };
-        let Ok(judgement) = judge(change, self.document.kind(), self.document.id(), self);
+        let view = View { docket: self, ancestors: self.ancestors_of(change) };
+        let Ok(judgement) = judge(change, self.document.kind(), self.document.id(), &view);
         match judgement {
             Judgement::Admitted => (),
             Judgement::Missing(missing) => {
                 lack.missing.extend(missing);
                 return Ok(None);
             }
-            Judgement::Refused(_) => return Err(refused(Reason::Rule)),
-        }
-        if self.numbers.contains_key(&(ChainKind::Changes, change.actor, change.seq)) {
-            return Err(refused(Reason::Fork));
+            Judgement::Refused(_) => {
+                let hash = Some(Hash(hash.0));
+                return Err(Outcome::Refused { reason: Reason::Rule, hash });
+            }
         }
         let mut clock = Clock::new();
         for link in change.dependencies.iter().filter_map(|hash| self.links.get(&hash.0)) {
@@ -229,12 +356,16 @@ impl Docket {
         }))
     }
 
+    /// Returns what a change builds on, if something of it is void.
+    fn ancestors_of(&self, change: &Change) -> Option<Ancestors> {
+        let below = change.dependencies.iter().filter_map(|hash| self.links.get(&hash.0));
+        let void = below.clone().any(|below| below.verdict == Verdict::Void);
+        let forks = self.forks.as_ref().filter(|_| void)?;
+        Some(forks.lineage.ancestors(below.map(|below| below.hash)))
+    }
+
     fn judge_event(&self, event: &ReadingEvent, lack: &mut Lack) -> Result<Option<Link>, Outcome> {
         let hash = event.hash().0;
-        let fork = Outcome::Refused { reason: Reason::Fork, hash: Some(Hash(hash)) };
-        if self.numbers.contains_key(&(ChainKind::Events, event.actor, event.n)) {
-            return Err(fork);
-        }
         if 1 < event.n {
             let Some(before) = self.links.get(&event.before.0) else {
                 lack.missing_events.insert(event.before);
@@ -259,23 +390,13 @@ impl Docket {
         }))
     }
 
-    /// Notes the last new one of each chain that has no statement. An upgrade of the schema needs none.
-    fn check_covered(&self, reading: &Reading, added: &[[u8; 32]], lack: &mut Lack) {
-        let mut last: BTreeMap<(ChainKind, ActorId), &Link> = BTreeMap::new();
-        for link in added.iter().filter_map(|hash| self.links.get(hash)) {
-            last.insert((link.chain, link.actor), link);
-        }
-        let upgrades: BTreeSet<[u8; 32]> = reading
-            .changes
-            .iter()
-            .filter(|change| claimed_upgrade(change).is_some())
-            .map(|change| change.hash().0)
-            .collect();
-        for ((chain, actor), link) in last {
-            if !upgrades.contains(&link.hash)
-                && !reading.states(chain, actor, link.number, &link.hash)
-            {
-                lack.uncovered.insert(Hash(link.hash));
+    /// Notes where a chain ends without a statement. An upgrade of the schema needs none.
+    fn check_covered(&self, reading: &Reading, trial: &mut Trial) {
+        let ends = trial.added.iter().filter(|hash| !trial.followed.contains(*hash));
+        for link in ends.filter_map(|hash| self.links.get(hash)) {
+            let stated = reading.states(link.chain, link.actor, link.number, &link.hash);
+            if !stated && !is_unsigned(link) {
+                trial.lack.uncovered.insert(Hash(link.hash));
             }
         }
     }
@@ -285,74 +406,117 @@ impl Docket {
         links.filter(|link| link.number == 1).count() as u64
     }
 
-    /// Takes an entry of which everything counts.
-    fn take(&mut self, reading: &Reading, added: &[[u8; 32]]) -> (Outcome, Vec<NewRecord>) {
+    /// Takes an entry in which nothing is wrong.
+    fn take(&mut self, reading: &Reading, trial: &Trial) -> (Outcome, Vec<NewRecord>) {
         let current = self.row.version;
-        self.row.actors += self.begun(added);
-        let added: BTreeSet<[u8; 32]> = added.iter().copied().collect();
-        let mut left = added;
+        self.row.actors += self.begun(&trial.added);
+        let voided = self.void_all(trial);
+        let mut left: BTreeSet<[u8; 32]> = trial.added.iter().copied().collect();
         let mut records = Vec::with_capacity(left.len());
-        let mut verdicts = Vec::with_capacity(reading.changes.len());
-        let kind = self.document.kind();
         for change in &reading.changes {
             let hash = change.hash().0;
             // One that stands twice in the entry is new only once.
             if left.remove(&hash) {
                 self.row.version += 1;
-                let verdict = self.fold.apply(change, kind, reading.replay);
-                if let Some(link) = self.links.get_mut(&hash) {
-                    link.verdict = verdict;
-                }
+                self.fold_in(change, reading.replay);
                 records.extend(self.record(reading, hash, change.bytes().to_vec()));
             }
-            verdicts.extend(self.links.get(&hash).map(|link| link.verdict));
         }
+        let mut notices = voided;
         for event in &reading.events {
             let hash = event.hash().0;
             if left.remove(&hash) {
-                self.row.events += 1;
+                let void = self.is_void(&hash);
+                self.row.events += u64::from(!void);
+                // The record of an event has no room for a verdict.
+                notices.extend(void.then_some(hash));
                 records.extend(self.record(reading, hash, event.encode()));
             }
         }
-        let merged = reading.base_version == current;
+        let merged = reading.base_version == current && notices.is_empty();
+        records.extend(notices.iter().filter_map(|hash| self.notice(hash)));
+        (self.outcome(reading, merged), records)
+    }
+
+    fn outcome(&self, reading: &Reading, merged: bool) -> Outcome {
+        let links = reading.changes.iter().filter_map(|change| self.links.get(&change.hash().0));
+        let verdicts: Vec<Verdict> = links.map(|link| link.verdict).collect();
         let again =
             verdicts.iter().any(|verdict| matches!(verdict, Verdict::Restamp | Verdict::Void));
         let stale = verdicts.contains(&Verdict::Withdrawn);
-        let version = self.row.version;
-        let receipt = Receipt { version, verdicts, place: self.fold.place() };
-        let outcome = match (stale, merged && !again) {
+        let receipt = Receipt { version: self.row.version, verdicts, place: self.fold.place() };
+        match (stale, merged && !again) {
             (true, _) => Outcome::Conflict(receipt),
             (false, true) => Outcome::Accepted(receipt),
             (false, false) => Outcome::Rebased(receipt),
-        };
-        (outcome, records)
+        }
+    }
+
+    /// Takes what became void out of the counts and the fold. Returns what of it is in the feed.
+    fn void_all(&mut self, trial: &Trial) -> Vec<[u8; 32]> {
+        let Some(forks) = &mut self.forks else { return Vec::new() };
+        let added: BTreeSet<&[u8; 32]> = trial.added.iter().collect();
+        let voided = trial.voided.iter().map(|(hash, _)| *hash);
+        let voided: Vec<_> = voided.filter(|hash| !added.contains(hash)).collect();
+        forks.voided.extend(&voided);
+        let links = &self.links;
+        let of = |hash: &[u8; 32]| links.get(hash).map(|link| (link.chain, link.verdict));
+        let events = voided
+            .iter()
+            .filter(|hash| of(hash).is_some_and(|(chain, _)| chain == ChainKind::Events));
+        self.row.events -= events.count() as u64;
+        let counting = forks.folded.iter().filter_map(|change| {
+            let (_, verdict) = of(&change.hash().0)?;
+            (verdict != Verdict::Void).then_some((change, verdict))
+        });
+        if !voided.is_empty() {
+            self.fold.make_anew(counting, self.document.kind());
+        }
+        voided
+    }
+
+    /// Folds a new change in, if it counts, and notes what its position is worth.
+    fn fold_in(&mut self, change: &Change, replay: bool) {
+        let kind = self.document.kind();
+        let Some(link) = self.links.get_mut(&change.hash().0) else { return };
+        if link.verdict != Verdict::Void {
+            link.verdict = self.fold.apply(change, kind, replay);
+        }
+        if let Some(forks) = self.forks.as_mut().filter(|_| concerns(change, kind)) {
+            forks.folded.push(change.clone());
+        }
+    }
+
+    fn is_void(&self, hash: &[u8; 32]) -> bool {
+        self.links.get(hash).is_some_and(|link| link.verdict == Verdict::Void)
     }
 
     fn record(&self, reading: &Reading, hash: [u8; 32], bytes: Vec<u8>) -> Option<NewRecord> {
         let link = self.links.get(&hash)?.clone();
         let stated = reading.states(link.chain, link.actor, link.number, &hash);
         let statement = reading.statements.get(&hash).filter(|_| stated).cloned();
-        let (document, version) = (self.document, self.row.version);
-        Some(NewRecord { document, version, link, statement, bytes })
+        let (document, version, kind) = (self.document, self.row.version, RecordKind::Link);
+        Some(NewRecord { document, version, link, statement, bytes, kind })
+    }
+
+    fn notice(&self, hash: &[u8; 32]) -> Option<NewRecord> {
+        let link = self.links.get(hash)?.clone();
+        let (document, version, kind) = (self.document, self.row.version, RecordKind::Void);
+        Some(NewRecord { document, version, link, statement: None, bytes: Vec::new(), kind })
     }
 
     fn add_link(&mut self, link: Link) {
-        self.numbers.insert((link.chain, link.actor, link.number), link.hash);
         self.authors.extend(link.author.map(|author| (link.actor, author)));
         self.links.insert(link.hash, link);
     }
 
     fn remove_link(&mut self, hash: &[u8; 32]) {
         let Some(link) = self.links.remove(hash) else { return };
-        self.numbers.remove(&(link.chain, link.actor, link.number));
-        self.sources.remove(&(link.actor, link.start_op));
-        if link.number == 1 {
-            self.authors.remove(&link.actor);
-        }
+        self.sources.remove(&(link.actor, link.start_op, link.hash));
     }
 
     fn add_source(&mut self, change: Change) {
-        self.sources.insert((change.actor, change.start_op), change);
+        self.sources.insert((change.actor, change.start_op, change.hash().0), change);
     }
 
     fn upgrade(&self, schema: u32) -> Option<&Change> {
@@ -360,12 +524,27 @@ impl Docket {
             return Some(genesis(self.document.kind()));
         }
         let actor = ActorId::of_schema(schema);
-        let mut changes = self.sources.range((actor, 0)..=(actor, u64::MAX));
+        let mut changes = self.sources.range((actor, 0, [0; 32])..=(actor, u64::MAX, [0xff; 32]));
         changes.next().map(|(_, change)| change)
     }
 }
 
+/// Returns whether this is an upgrade, which nobody signs.
+fn is_unsigned(link: &Link) -> bool {
+    link.chain == ChainKind::Changes && link.author.is_none()
+}
+
+/// Returns the hashes of what a change names as its past.
+fn builds_on(change: &Change) -> Vec<[u8; 32]> {
+    change.dependencies.iter().map(|hash| hash.0).collect()
+}
+
 impl Lack {
+    /// Returns whether nothing but statements is missing.
+    fn is_of_statements(&self) -> bool {
+        self.missing.is_empty() && self.missing_events.is_empty()
+    }
+
     fn into_outcome(self) -> Result<(), Outcome> {
         if self.missing.is_empty() && self.missing_events.is_empty() && self.uncovered.is_empty() {
             return Ok(());
@@ -378,15 +557,30 @@ impl Lack {
     }
 }
 
-impl Past for Docket {
+/// What a change may see: what counts, or else exactly what it builds on.
+struct View<'a> {
+    docket: &'a Docket,
+    ancestors: Option<Ancestors>,
+}
+
+impl View<'_> {
+    fn sees(&self, hash: &[u8; 32]) -> bool {
+        match (&self.ancestors, &self.docket.forks) {
+            (Some(ancestors), Some(forks)) => forks.lineage.is_among(ancestors, hash),
+            (Some(_) | None, _) => !self.docket.is_void(hash),
+        }
+    }
+}
+
+impl Past for View<'_> {
     type Error = std::convert::Infallible;
 
     fn find(&self, hash: ChangeHash) -> Result<Option<Known>, Self::Error> {
-        let first = genesis(self.document.kind());
+        let first = genesis(self.docket.document.kind());
         if hash == first.hash() {
             return Ok(Some(Known { actor: first.actor, seq: first.seq, max_op: first.max_op() }));
         }
-        let link = self.links.get(&hash.0).filter(|link| link.chain == ChainKind::Changes);
+        let link = self.docket.links.get(&hash.0).filter(|link| link.chain == ChainKind::Changes);
         let known =
             |link: &Link| Known { actor: link.actor, seq: link.number, max_op: link.max_op };
         Ok(link.map(known))
@@ -396,24 +590,27 @@ impl Past for Docket {
         if actor == ActorId::of_schema(1) {
             return Ok(1);
         }
-        let links = heads.iter().filter_map(|hash| self.links.get(&hash.0));
+        let links = heads.iter().filter_map(|hash| self.docket.links.get(&hash.0));
         Ok(links.filter_map(|link| link.clock.get(&actor).copied()).max().unwrap_or(0))
     }
 
     fn place(&self, op: OpId) -> Result<Option<Place>, Self::Error> {
         if op.actor == ActorId::of_schema(1) {
-            return Ok(place_in(genesis(self.document.kind()), op));
+            return Ok(place_in(genesis(self.docket.document.kind()), op));
         }
-        let mut below = self.sources.range((op.actor, 0)..=(op.actor, op.counter));
-        Ok(below.next_back().and_then(|(_, change)| place_in(change, op)))
+        let (first, last) = ((op.actor, 0, [0; 32]), (op.actor, op.counter, [0xff; 32]));
+        let below = self.docket.sources.range(first..=last).rev();
+        let mut seen = below.filter(|((_, _, hash), _)| self.sees(hash));
+        Ok(seen.next().and_then(|(_, change)| place_in(change, op)))
     }
 
     fn author(&self, actor: ActorId) -> Result<Option<Author>, Self::Error> {
-        Ok(self.authors.get(&actor).copied())
+        Ok(self.docket.authors.get(&actor).copied())
     }
 
     fn below(&self, schema: u32) -> Result<Option<(Below, Vec<String>)>, Self::Error> {
-        let Some(before) = schema.checked_sub(1).and_then(|before| self.upgrade(before)) else {
+        let docket = self.docket;
+        let Some(before) = schema.checked_sub(1).and_then(|before| docket.upgrade(before)) else {
             return Ok(None);
         };
         let wrote_schema = before.ops_with_ids().find(|(_, op)| {
@@ -421,7 +618,7 @@ impl Past for Docket {
                 && matches!(op.action, Action::Put(Scalar::Int(_)))
         });
         let Some((schema_op, _)) = wrote_schema else { return Ok(None) };
-        let earlier = (1..schema).filter_map(|schema| self.upgrade(schema));
+        let earlier = (1..schema).filter_map(|schema| docket.upgrade(schema));
         let taken = earlier.flat_map(|change| &change.ops).filter_map(|op| match &op.key {
             Key::Map(key) if op.object == Object::Root => Some(key.clone()),
             Key::Map(_) | Key::Head | Key::Element(_) => None,

@@ -1,7 +1,7 @@
 //! An entry as far as it can be read without the database: changes, events and statements, checked for
 //! everything that their bytes alone say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use catchword_model::change::read::read;
 use catchword_model::change::{Change, Key, Object, OpId};
@@ -10,9 +10,10 @@ use catchword_model::exchange::DocumentName;
 use catchword_model::genesis::{claimed_upgrade, genesis};
 use catchword_model::id::{ActorId, EventHash};
 use catchword_proto::cloud::api::{
-    ChainKind, Entry, EntryKey, Hash, Outcome, Reason, WireStatement,
+    ChainKind, Entry, EntryKey, Hash, Outcome, Reason, Verdict, WireStatement,
 };
 
+use crate::docket::{Link, Loaded};
 use crate::fold::{Register, RegisterKey, register};
 
 /// Schema versions below the one an upgrade claims that are looked at.
@@ -119,8 +120,8 @@ pub(crate) struct Wanted {
     pub(crate) document: DocumentName,
     /// Changes and events by hash: these themselves, and what they build on.
     pub(crate) hashes: Vec<[u8; 32]>,
-    /// What has these numbers.
-    pub(crate) numbers: Vec<(ChainKind, ActorId, u64)>,
+    /// What has these numbers, and the hashes of what is to have them.
+    pub(crate) numbers: Vec<(ChainKind, ActorId, u64, [u8; 32])>,
     /// The changes in which these operations are, with their bytes.
     pub(crate) ops: Vec<OpId>,
     /// The first changes of these actors, with their bytes.
@@ -140,7 +141,8 @@ impl Wanted {
         for change in &reading.changes {
             self.hashes.push(change.hash().0);
             self.hashes.extend(change.dependencies.iter().map(|hash| hash.0));
-            self.numbers.push((ChainKind::Changes, change.actor, change.seq));
+            let hash = change.hash().0;
+            self.numbers.push((ChainKind::Changes, change.actor, change.seq, hash));
             if let Some(schema) = claimed_upgrade(change).filter(|schema| *schema <= SCHEMAS_MAX) {
                 self.first.extend((2..schema).map(ActorId::of_schema));
             }
@@ -155,7 +157,7 @@ impl Wanted {
         for event in &reading.events {
             self.hashes.push(event.hash().0);
             self.hashes.extend((event.before != EventHash([0; 32])).then_some(event.before.0));
-            self.numbers.push((ChainKind::Events, event.actor, event.n));
+            self.numbers.push((ChainKind::Events, event.actor, event.n, event.hash().0));
         }
     }
 
@@ -168,6 +170,33 @@ impl Wanted {
             let named = object.into_iter().chain(element).chain(op.predecessors.iter().copied());
             self.ops.extend(named.filter(|id| !own(id) && id.actor != genesis));
         }
+    }
+
+    /// Returns whether somebody's second history is concerned, as far as that was loaded: then everything
+    /// of the document is needed.
+    pub(crate) fn is_forked(&self, loaded: &Loaded) -> bool {
+        let known: BTreeSet<&[u8; 32]> = loaded.links.iter().map(|link| &link.hash).collect();
+        if self.numbers.iter().all(|(.., hash)| known.contains(hash)) {
+            // Whatever became of them is answered again.
+            return false;
+        }
+        let number = |of: &(ChainKind, ActorId, u64, [u8; 32])| (of.0, of.1, of.2);
+        let once = self.numbers.is_sorted_by(|a, b| number(a) != number(b));
+        let is_concerned = |link: &Link| {
+            let key = (link.chain, link.actor, link.number);
+            let first = self.numbers.partition_point(|of| number(of) < key);
+            let other = self.numbers.get(first).filter(|of| number(of) == key);
+            link.verdict == Verdict::Void || other.is_some_and(|of| of.3 != link.hash)
+        };
+        !once || loaded.links.iter().any(is_concerned)
+    }
+
+    /// Returns whether a change is one of those with these operations, or an upgrade.
+    pub(crate) fn names(&self, change: &Change) -> bool {
+        let from = self.ops.partition_point(|op| op.counter < change.start_op);
+        let ops = self.ops.get(from..).unwrap_or_default().iter();
+        let mut own = ops.take_while(|op| op.counter <= change.max_op());
+        own.any(|op| op.actor == change.actor) || claimed_upgrade(change).is_some()
     }
 
     fn sorted(mut self) -> Self {

@@ -120,14 +120,40 @@ impl Fold {
         let registers = self.touched.iter();
         let registers = registers.map(|of| (of.key(), holders(of).unwrap_or_default()));
         let mark = |device: &DeviceId| {
-            let mark = self.marks.get(device)?.packed().to_be_bytes();
-            Some((key_of(MARK, *device, 0), mark.to_vec()))
+            let mark = self.marks.get(device).map(|mark| mark.packed().to_be_bytes().to_vec());
+            (key_of(MARK, *device, 0), mark.unwrap_or_default())
         };
-        registers.chain(self.marked.iter().filter_map(mark)).collect()
+        registers.chain(self.marked.iter().map(mark)).collect()
     }
 
     /// Applies a change that counts, and returns what its position is worth.
     pub(crate) fn apply(&mut self, change: &Change, kind: DocumentKind, replay: bool) -> Verdict {
+        let judge = |fold: &Self, device, holder: &Holder| fold.judge(device, holder, replay);
+        self.write(change, kind, judge)
+    }
+
+    /// Makes everything again of these changes and what was decided about them.
+    pub(crate) fn make_anew<'a>(
+        &mut self,
+        changes: impl Iterator<Item = (&'a Change, Verdict)>,
+        kind: DocumentKind,
+    ) {
+        let before = std::mem::take(self);
+        self.touched = before.touched;
+        self.touched.extend(before.registers.keys());
+        self.marked = before.marked;
+        self.marked.extend(before.marks.keys());
+        for (change, verdict) in changes {
+            self.write(change, kind, |_, _, _| verdict);
+        }
+    }
+
+    fn write(
+        &mut self,
+        change: &Change,
+        kind: DocumentKind,
+        judge: impl Fn(&Self, DeviceId, &Holder) -> Verdict,
+    ) -> Verdict {
         let stamp = Hlc::of_change(change.time);
         let mut decided = None;
         for (op, write) in change.ops_with_ids() {
@@ -138,7 +164,7 @@ impl Fold {
             let holder = Holder { op, stamp, value: value.clone() };
             if register.container == Container::Positions {
                 // Of several in one change the last stays.
-                decided = Some((register.device, self.judge(register.device, &holder, replay)));
+                decided = Some((register.device, judge(self, register.device, &holder)));
             }
             self.put(register, holder);
         }
@@ -217,6 +243,14 @@ impl Fold {
             points.map(|(of, field)| (furthest_key(of.device, of.pass), field)).collect();
         position::furthest(pass, points.iter().map(|(key, field)| (key.as_str(), *field)))
     }
+}
+
+/// Returns whether the fold reads anything of a change.
+pub(crate) fn concerns(change: &Change, kind: DocumentKind) -> bool {
+    change.ops.iter().any(|op| match &op.key {
+        Key::Map(key) => register(kind, op.object, key).is_some(),
+        Key::Head | Key::Element(_) => false,
+    })
 }
 
 /// Returns which register an operation of a book's document writes, if the fold reads it. A key that

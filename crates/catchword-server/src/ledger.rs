@@ -10,19 +10,20 @@
 //!
 //! What an entry means: the docket decides, from rows that a ledger loads.
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use catchword_model::exchange::DocumentName;
 use catchword_model::id::BookId;
 use catchword_proto::cloud::api::{
-    AccountId, Book, Books, EntryAnswer, FeedRecord, Ingested, PAGE_BYTES_MAX, Page, Record,
-    TokenId,
+    AccountId, Book, Books, ChainKind, EntryAnswer, FeedRecord, Hash, Ingested, PAGE_BYTES_MAX,
+    Page, Record, TokenId, Verdict,
 };
 use catchword_proto::cloud::codec::Blob;
 use tokio::sync::broadcast;
 
-use crate::docket::{Docket, Link, Loaded, NewRecord};
+use crate::docket::{Docket, Link, Loaded, NewRecord, RecordKind};
 use crate::entry::{Batch, Wanted};
 use crate::fold::Fold;
 
@@ -165,7 +166,8 @@ pub trait Ledger: Send + Sync + 'static {
 #[derive(Debug)]
 pub(crate) struct Decided {
     pub(crate) answers: Vec<EntryAnswer>,
-    /// New records of each entry that has any, in the order of the batch.
+    /// New records of each entry that has any, in the order of the batch; each notice that something is
+    /// void is a group of its own, so that a page may end there.
     pub(crate) groups: Vec<Vec<NewRecord>>,
     /// The documents that changed.
     pub(crate) dockets: Vec<Docket>,
@@ -177,12 +179,20 @@ impl Decided {
     pub(crate) fn records(&self) -> u64 {
         self.groups.iter().map(Vec::len).sum::<usize>() as u64
     }
+
+    /// Returns the number up to which a reader must have merged the feed to have merged all of it, where
+    /// `cursor` is its end now: what a call lets others know of its own changes is not read again, but
+    /// for what became void.
+    pub(crate) fn before(&self, cursor: u64) -> u64 {
+        let notices = self.groups.iter().flatten().any(|record| record.kind == RecordKind::Void);
+        if notices { cursor } else { cursor - self.records() }
+    }
 }
 
 /// Decides about a batch. `documents` is how many the account has.
 pub(crate) fn decide(batch: &Batch, loaded: Vec<(Wanted, Loaded)>, documents: u64) -> Decided {
     let mut dockets: Vec<Docket> =
-        loaded.into_iter().map(|(wanted, loaded)| Docket::new(wanted.document, loaded)).collect();
+        loaded.into_iter().map(|(wanted, loaded)| Docket::new(&wanted, loaded)).collect();
     let mut decided =
         Decided { answers: Vec::new(), groups: Vec::new(), dockets: Vec::new(), begun: 0 };
     let mut changed = vec![false; dockets.len()];
@@ -198,7 +208,7 @@ pub(crate) fn decide(batch: &Batch, loaded: Vec<(Wanted, Loaded)>, documents: u6
                 if !records.is_empty() {
                     decided.begun += u64::from(is_new);
                     *changed = true;
-                    decided.groups.push(records);
+                    decided.groups.extend(grouped(records));
                 }
                 outcome
             }
@@ -207,7 +217,21 @@ pub(crate) fn decide(batch: &Batch, loaded: Vec<(Wanted, Loaded)>, documents: u6
     }
     let touched = dockets.drain(..).zip(changed).filter(|(_, changed)| *changed);
     decided.dockets = touched.map(|(docket, _)| docket).collect();
+    let voided = decided.dockets.iter().flat_map(Docket::voided).map(|link| link.hash);
+    let voided: BTreeSet<[u8; 32]> = voided.collect();
+    for record in decided.groups.iter_mut().flatten() {
+        // It may have become void later in the batch.
+        if voided.contains(&record.link.hash) {
+            record.link.verdict = Verdict::Void;
+        }
+    }
     decided
+}
+
+fn grouped(mut records: Vec<NewRecord>) -> impl Iterator<Item = Vec<NewRecord>> {
+    let links = records.iter().take_while(|record| record.kind == RecordKind::Link).count();
+    let notices = records.split_off(links);
+    std::iter::once(records).chain(notices.into_iter().map(|notice| vec![notice]))
 }
 
 /// A record of the feed as it is stored, without its number.
@@ -220,6 +244,7 @@ pub(crate) struct StoredRecord {
     pub(crate) link: Link,
     pub(crate) statement: Option<catchword_proto::cloud::api::WireStatement>,
     pub(crate) bytes: Vec<u8>,
+    pub(crate) kind: RecordKind,
 }
 
 impl StoredRecord {
@@ -231,16 +256,18 @@ impl StoredRecord {
             link: record.link.clone(),
             statement: record.statement.clone(),
             bytes: record.bytes.clone(),
+            kind: record.kind,
         }
     }
 
     fn into_feed(self, number: u64) -> FeedRecord {
-        use catchword_proto::cloud::api::ChainKind;
-
         let bytes = Blob(self.bytes);
-        let record = match self.link.chain {
-            ChainKind::Changes => Record::Change { bytes, verdict: self.link.verdict },
-            ChainKind::Events => Record::Event { bytes },
+        let record = match (self.kind, self.link.chain) {
+            (RecordKind::Void, _) => Record::Void { hash: Hash(self.link.hash) },
+            (RecordKind::Link, ChainKind::Changes) => {
+                Record::Change { bytes, verdict: self.link.verdict }
+            }
+            (RecordKind::Link, ChainKind::Events) => Record::Event { bytes },
         };
         FeedRecord {
             number,

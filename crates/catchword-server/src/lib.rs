@@ -21,6 +21,7 @@ mod docket;
 pub mod entry;
 pub mod files;
 mod fold;
+mod forks;
 pub mod ledger;
 mod limits;
 mod live;

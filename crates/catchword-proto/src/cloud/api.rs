@@ -314,8 +314,8 @@ impl WireStatement {
 pub struct Ingested {
     /// One for each entry, in the order of the request.
     pub answers: Vec<EntryAnswer>,
-    /// The end of the account's feed before: who had merged everything up to here has merged everything
-    /// up to `cursor`, since what is between is their own.
+    /// Who had merged everything up to here has merged everything up to `cursor`, since what is between is
+    /// their own: the end of the account's feed before, or that afterwards, if something became void.
     pub before: u64,
     /// The end of the account's feed afterwards.
     pub cursor: u64,
@@ -414,7 +414,7 @@ pub enum Reason {
     TooManyActors,
     /// The account has as many documents as it may have.
     TooManyDocuments,
-    /// A writer has two histories, and this one does not count.
+    /// A writer has two histories, and nothing proves that this one is theirs.
     Fork,
     /// It lacked something each time, whatever was sent with it. Said by a client to itself.
     Incomplete,
@@ -465,7 +465,7 @@ pub enum Record {
         /// The encoded event.
         bytes: Blob,
     },
-    /// A change or event that was in the feed before and does not count any more.
+    /// A change or event that is in the feed before this and does not count.
     Void {
         /// Which one.
         hash: Hash,
@@ -493,9 +493,9 @@ pub struct Books {
 pub struct Book {
     /// Which book.
     pub book: BookId,
-    /// How many changes of its document the server has.
+    /// How many changes of its document the server has, void or not.
     pub version: u64,
-    /// How many reading events.
+    /// How many reading events count.
     pub events: u64,
     /// Where the person is.
     pub place: Option<Place>,

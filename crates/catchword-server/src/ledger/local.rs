@@ -17,22 +17,24 @@ use std::thread::JoinHandle;
 use catchword_model::exchange::DocumentName;
 use catchword_model::id::{BookId, DocumentId};
 use catchword_proto::cloud::api::{
-    AccountId, Book, Books, ChainKind, DEVICES_MAX, EntryAnswer, Ingested, Page, TokenId,
+    AccountId, Book, Books, ChainKind, DEVICES_MAX, EntryAnswer, Ingested, Page, TokenId, Verdict,
 };
 use catchword_proto::cloud::codec::Blob;
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, WriteTransaction};
 use tokio::sync::{broadcast, oneshot};
 
 use super::rows::{AccountBytes, DeviceBytes, DocumentBytes, RecordBytes, damaged, pack, unpack};
-use super::tables::{ACCOUNTS, DEVICES, DOCUMENTS, FOLDS, HASHES, NUMBERS, OPS, RECORDS};
+use super::tables::{ACCOUNTS, DEVICES, DOCUMENTS, FOLDS, HASHES, META, NUMBERS, OPS, RECORDS};
 use super::{
     AccountRow, Added, Answer, Cut, Decided, DeviceRow, Ledger, LedgerError, NUDGES_MAX,
     StoredRecord, book_of, decide,
 };
-use crate::docket::{DocumentRow, Loaded};
+use crate::docket::{DocumentRow, Loaded, RecordKind};
 use crate::entry::{Batch, Wanted};
 use crate::fold::{Fold, RegisterKey, keys_of_marks, position_keys};
 
+/// The format of the file. The second may say that something is void.
+const FORMAT: u64 = 2;
 /// Jobs that share one transaction.
 const GROUP_MAX: usize = 64;
 /// Jobs that wait for the writer; beyond, the ledger is busy.
@@ -65,9 +67,10 @@ impl RedbLedger {
     ///
     /// # Errors
     ///
-    /// [`LedgerError`] if it cannot be written.
+    /// [`LedgerError`] if it cannot be written, or is of a newer release.
     pub fn over(database: Database) -> Result<Self, LedgerError> {
         let transaction = begin(&database)?;
+        set_format(&transaction)?;
         make_tables(&transaction)?;
         transaction.commit().map_err(LedgerError::database)?;
 
@@ -156,6 +159,18 @@ fn begin(database: &Database) -> Result<WriteTransaction, LedgerError> {
     let mut write = database.begin_write().map_err(LedgerError::database)?;
     write.set_quick_repair(true);
     Ok(write)
+}
+
+/// Notes the format. What an earlier release wrote reads as it is.
+fn set_format(write: &WriteTransaction) -> Result<(), LedgerError> {
+    let mut meta = write.open_table(META).map_err(LedgerError::database)?;
+    let format = meta.get("format").map_err(LedgerError::database)?.map(|row| row.value());
+    if let Some(newer) = format.filter(|format| FORMAT < *format) {
+        let detail = format!("its format is {newer}; this release knows {FORMAT}");
+        return Err(LedgerError::Unfit { detail });
+    }
+    meta.insert("format", FORMAT).map_err(LedgerError::database)?;
+    Ok(())
 }
 
 fn make_tables(write: &WriteTransaction) -> Result<(), LedgerError> {
@@ -272,8 +287,9 @@ impl Ledger for RedbLedger {
     fn admit(&self, account: AccountId, batch: Arc<Batch>) -> Answer<'_, Ingested> {
         let written = self.write(move |write| admit(write, account, &batch));
         Box::pin(async move {
-            let (answers, before, cursor) = written.await??;
-            if before < cursor {
+            let admitted = written.await??;
+            let Admitted { answers, before, cursor, grown } = admitted;
+            if grown {
                 // Nobody may be listening.
                 drop(self.nudges.send((account, cursor)));
             }
@@ -374,8 +390,15 @@ const fn chain_code(chain: ChainKind) -> u8 {
     }
 }
 
-/// Answers, and the feed before and afterwards.
-type Admitted = (Vec<EntryAnswer>, u64, u64);
+/// What a batch came to.
+#[derive(Debug)]
+struct Admitted {
+    answers: Vec<EntryAnswer>,
+    /// What to say of the feed before, and its end afterwards.
+    before: u64,
+    cursor: u64,
+    grown: bool,
+}
 
 /// Decides and writes. Inside is what went wrong before anything was written: others in the same
 /// transaction are not concerned.
@@ -388,16 +411,20 @@ fn admit(
         Ok(decided) => decided,
         Err(error) => return Ok(Err(error)),
     };
-    let (before, cursor) = (row.feed, row.feed + decided.records());
-    if before < cursor {
+    let (end, cursor) = (row.feed, row.feed + decided.records());
+    let grown = end < cursor;
+    if grown {
         let documents = row.documents + decided.begun;
         let row = pack(&AccountBytes { feed: cursor, documents, ..row })?;
         let mut accounts = write.open_table(ACCOUNTS).map_err(LedgerError::database)?;
         accounts.insert(account.0, row.as_slice()).map_err(LedgerError::database)?;
-        put_records(write, account, before, &decided)?;
+        drop(accounts);
+        void_records(write, account, &decided)?;
+        put_records(write, account, end, &decided)?;
         put_documents(write, account, &decided)?;
     }
-    Ok(Ok((decided.answers, before, cursor)))
+    let before = decided.before(cursor);
+    Ok(Ok(Admitted { answers: decided.answers, before, cursor, grown }))
 }
 
 fn read_and_decide(
@@ -409,7 +436,10 @@ fn read_and_decide(
     let row = find_account(&accounts, account)?.ok_or_else(damaged)?;
     let mut loaded = Vec::new();
     for wanted in batch.wanted() {
-        let found = load(write, account, &wanted)?;
+        let mut found = load(write, account, &wanted)?;
+        if wanted.is_forked(&found) {
+            load_whole(write, account, &wanted, &mut found)?;
+        }
         loaded.push((wanted, found));
     }
     let decided = decide(batch, loaded, row.documents);
@@ -435,7 +465,7 @@ fn load(
         links.extend(found.map(|number| number.value()));
     }
     let numbers = write.open_table(NUMBERS).map_err(LedgerError::database)?;
-    for (chain, actor, number) in &wanted.numbers {
+    for (chain, actor, number, _) in &wanted.numbers {
         let key = (account.0, document, chain_code(*chain), actor.0, *number);
         let found = numbers.get(key).map_err(LedgerError::database)?;
         links.extend(found.map(|number| number.value()));
@@ -466,6 +496,33 @@ fn load(
     Ok(found)
 }
 
+/// Loads everything of a document.
+fn load_whole(
+    write: &WriteTransaction,
+    account: AccountId,
+    wanted: &Wanted,
+    found: &mut Loaded,
+) -> Result<(), LedgerError> {
+    let document = wanted.document.id().0;
+    let hashes = write.open_table(HASHES).map_err(LedgerError::database)?;
+    let range = (account.0, document, [0; 32])..=(account.0, document, [0xff; 32]);
+    let mut feed = std::collections::BTreeSet::new();
+    for row in hashes.range(range).map_err(LedgerError::database)? {
+        feed.insert(row.map_err(LedgerError::database)?.1.value());
+    }
+    let records = write.open_table(RECORDS).map_err(LedgerError::database)?;
+    let mut whole = Vec::with_capacity(feed.len());
+    for number in feed {
+        let record = records.get((account.0, number)).map_err(LedgerError::database)?;
+        let record = unpack::<RecordBytes>(record.ok_or_else(damaged)?.value())?.record()?;
+        whole.push((record.link, record.bytes));
+    }
+    found.whole = Some(whole);
+    let folds = write.open_table(FOLDS).map_err(LedgerError::database)?;
+    found.fold = fold_rows(&folds, account, wanted.document.id())?;
+    Ok(())
+}
+
 fn load_fold(
     write: &WriteTransaction,
     account: AccountId,
@@ -493,6 +550,37 @@ fn load_fold(
     Ok(rows)
 }
 
+/// Notes of what was taken before that it is void. What is in the same batch is written so.
+fn void_records(
+    write: &WriteTransaction,
+    account: AccountId,
+    decided: &Decided,
+) -> Result<(), LedgerError> {
+    let mut records = write.open_table(RECORDS).map_err(LedgerError::database)?;
+    let hashes = write.open_table(HASHES).map_err(LedgerError::database)?;
+    let mut ops = write.open_table(OPS).map_err(LedgerError::database)?;
+    for docket in &decided.dockets {
+        let document = docket.document().id().0;
+        for link in docket.voided() {
+            let found = hashes.get((account.0, document, link.hash));
+            let Some(number) = found.map_err(LedgerError::database)?.map(|row| row.value()) else {
+                continue;
+            };
+            let key = (account.0, number);
+            let row = records.get(key).map_err(LedgerError::database)?.ok_or_else(damaged)?;
+            let mut record = unpack::<RecordBytes>(row.value())?;
+            drop(row);
+            record.verdict = Verdict::Void;
+            records.insert(key, pack(&record)?.as_slice()).map_err(LedgerError::database)?;
+            if link.chain == ChainKind::Changes {
+                let key = (account.0, document, link.actor.0, link.start_op);
+                ops.remove(key).map_err(LedgerError::database)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 fn put_records(
     write: &WriteTransaction,
     account: AccountId,
@@ -512,12 +600,16 @@ fn put_records(
             let (document, link) = (record.document.id().0, &record.link);
             let row = pack(&RecordBytes::of(&record))?;
             records.insert((account.0, number), row.as_slice()).map_err(LedgerError::database)?;
+            if record.kind == RecordKind::Void {
+                continue;
+            }
             hashes
                 .insert((account.0, document, link.hash), number)
                 .map_err(LedgerError::database)?;
+            // Of a fork it says no more than that the number is taken.
             let key = (account.0, document, chain_code(link.chain), link.actor.0, link.number);
             numbers.insert(key, number).map_err(LedgerError::database)?;
-            if link.chain == ChainKind::Changes {
+            if link.chain == ChainKind::Changes && link.verdict != Verdict::Void {
                 let key = (account.0, document, link.actor.0, link.start_op);
                 ops.insert(key, number).map_err(LedgerError::database)?;
             }
@@ -578,13 +670,21 @@ fn whole_fold(
     document: DocumentId,
 ) -> Result<Fold, LedgerError> {
     let folds = read.open_table(FOLDS).map_err(LedgerError::database)?;
+    Ok(Fold::new(fold_rows(&folds, account, document)?))
+}
+
+fn fold_rows(
+    folds: &impl ReadableTable<([u8; 16], [u8; 32], RegisterKey), &'static [u8]>,
+    account: AccountId,
+    document: DocumentId,
+) -> Result<Vec<(RegisterKey, Vec<u8>)>, LedgerError> {
     let range = (account.0, document.0, [0; 21])..=(account.0, document.0, [0xff; 21]);
     let mut rows = Vec::new();
     for row in folds.range(range).map_err(LedgerError::database)? {
         let (key, value) = row.map_err(LedgerError::database)?;
         rows.push((key.value().2, value.value().to_vec()));
     }
-    Ok(Fold::new(rows))
+    Ok(rows)
 }
 
 fn books(

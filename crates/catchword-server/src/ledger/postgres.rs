@@ -315,8 +315,8 @@ impl Ledger for PostgresLedger {
             // On its own, so that nobody who stops waiting interrupts a transaction.
             let admitting = tokio::spawn(async move { admit::admit(&pool, account, &batch).await });
             let admitted = admitting.await.map_err(LedgerError::database)??;
-            let Admitted { answers, before, cursor } = admitted;
-            if before < cursor {
+            let Admitted { answers, before, cursor, grown } = admitted;
+            if grown {
                 // Nobody may be listening.
                 drop(self.nudges.send((account, cursor)));
                 self.notices.tell(account, cursor);

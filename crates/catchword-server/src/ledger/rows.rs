@@ -10,7 +10,7 @@ use catchword_proto::cloud::codec::{Blob, Format};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::docket::{Clock, DocumentRow, Link};
+use crate::docket::{Clock, DocumentRow, Link, RecordKind};
 use crate::ledger::{LedgerError, StoredRecord};
 
 /// An account, with the end of its feed.
@@ -61,9 +61,12 @@ pub(super) struct RecordBytes {
     max_op: u64,
     author: Option<Blob>,
     clock: Blob,
-    verdict: Verdict,
+    pub(super) verdict: Verdict,
     statement: Option<WireStatement>,
     bytes: Blob,
+    /// This says no more than that the rest is void.
+    #[serde(default)]
+    notice: bool,
 }
 
 impl RecordBytes {
@@ -84,6 +87,7 @@ impl RecordBytes {
             verdict: link.verdict,
             statement: record.statement.clone(),
             bytes: Blob(record.bytes.clone()),
+            notice: record.kind == RecordKind::Void,
         }
     }
 
@@ -107,6 +111,7 @@ impl RecordBytes {
             link,
             statement: self.statement,
             bytes: self.bytes.0,
+            kind: if self.notice { RecordKind::Void } else { RecordKind::Link },
         })
     }
 }

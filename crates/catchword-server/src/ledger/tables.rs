@@ -8,6 +8,8 @@ type Account = [u8; 16];
 type Document = [u8; 32];
 type Actor = [u8; 16];
 
+/// `format` -> the number of the format; a file without it has the first.
+pub(crate) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("cloud-meta-1");
 /// Account -> password, end of the feed, number of documents.
 pub(crate) const ACCOUNTS: TableDefinition<'_, Account, &[u8]> =
     TableDefinition::new("cloud-accounts-1");

@@ -18,11 +18,15 @@ use catchword_server::ledger::{AccountRow, Added, DeviceRow, Ledger};
 use crate::devices::{Device, book, doc, keyed, stamp};
 
 mod feed;
+mod forks;
 mod forms;
+mod orders;
 mod table;
 
 pub(crate) use feed::*;
+pub(crate) use forks::*;
 pub(crate) use forms::*;
+pub(crate) use orders::*;
 pub(crate) use table::*;
 
 /// A ledger, and an account of one test in it.
@@ -51,7 +55,14 @@ macro_rules! suite {
             an_entry_without_a_statement_says_so,
             an_entry_counts_as_a_whole_or_not_at_all,
             what_is_wrong_is_refused_with_the_reason,
-            the_second_history_of_a_writer_is_refused,
+            of_two_histories_of_a_writer_the_one_with_the_smaller_hash_counts,
+            a_second_history_that_nobody_signed_changes_nothing,
+            what_builds_on_a_void_branch_is_judged_by_its_own_past,
+            of_two_histories_in_one_call_one_counts,
+            the_place_is_folded_again_of_what_is_left,
+            of_two_histories_of_events_one_counts,
+            an_upgrade_has_no_second_form,
+            in_whatever_order_histories_come_the_same_counts,
             events_follow_one_another,
             every_kind_of_document_is_taken,
             an_upgrade_needs_no_statement_and_makes_containers,

@@ -174,6 +174,11 @@ impl Device {
 
     /// Appends a reading event.
     pub(crate) fn read(&mut self, book: BookId) -> ReadingEvent {
+        self.read_for(book, 60)
+    }
+
+    /// Appends a reading event of so many seconds.
+    pub(crate) fn read_for(&mut self, book: BookId, seconds: u32) -> ReadingEvent {
         let actor = Author { device: self.id, n: self.n }.actor(book.document());
         let events = self.events.entry(book).or_default();
         let event = ReadingEvent {
@@ -184,7 +189,7 @@ impl Device {
             pass: 1,
             from_ppm: 0,
             to_ppm: 10,
-            seconds: 60,
+            seconds,
             turns: 3,
             wall_ms: MONDAY_MS,
             stamp: stamp(events.len() as u64),

@@ -1,6 +1,6 @@
 //! The suite against the embedded ledger.
 
-use catchword_server::ledger::RedbLedger;
+use catchword_server::ledger::{LedgerError, RedbLedger};
 use redb::backends::InMemoryBackend;
 
 use crate::conformance::{self, Ledgers};
@@ -17,6 +17,37 @@ fn run(check: impl AsyncFnOnce(Ledgers)) {
 }
 
 crate::conformance::suite!(run);
+
+/// More of the same.
+#[test]
+fn in_300_stories_the_same_counts_whatever_the_order() {
+    run(async |ledgers| conformance::stories(ledgers, 1_000..1_300).await);
+}
+
+/// A file of the first format has no table that says so, and everything else as it is.
+#[test]
+fn a_file_of_an_earlier_format_is_used_and_one_of_a_later_refused() {
+    const META: redb::TableDefinition<'_, &str, u64> = redb::TableDefinition::new("cloud-meta-1");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("cloud.redb");
+    let edit = |work: &dyn Fn(&redb::WriteTransaction)| {
+        let database = redb::Database::open(&file).unwrap();
+        let write = database.begin_write().unwrap();
+        work(&write);
+        write.commit().unwrap();
+    };
+    run(async |_| {
+        let cursor = conformance::fill(&Ledgers::new(RedbLedger::open(&file).unwrap()), 5).await;
+        edit(&|write| assert!(write.delete_table(META).unwrap()));
+        assert_eq!(Ledgers::new(RedbLedger::open(&file).unwrap()).end().await, cursor);
+        edit(&|write| {
+            let mut meta = write.open_table(META).unwrap();
+            assert_eq!(meta.insert("format", 3).unwrap().unwrap().value(), 2);
+        });
+        let refused = RedbLedger::open(&file);
+        assert!(matches!(refused, Err(LedgerError::Unfit { .. })), "{refused:?}");
+    });
+}
 
 #[test]
 fn what_was_answered_is_there_after_the_ledger_is_opened_again() {

@@ -179,7 +179,9 @@ fn a_role_that_sees_everything_and_a_newer_schema_are_refused() {
         assert!(matches!(refused, Err(LedgerError::Unfit { .. })), "{refused:?}");
         client.batch_execute("ALTER ROLE catchword_service NOBYPASSRLS").await.unwrap();
         drop(PostgresLedger::open(&url, CONNECTIONS).await.unwrap());
-        client.batch_execute("INSERT INTO catchword.migrations (step) VALUES (3)").await.unwrap();
+        let newer = "INSERT INTO catchword.migrations (step) \
+                     SELECT 1 + max(step) FROM catchword.migrations";
+        client.batch_execute(newer).await.unwrap();
         let refused = PostgresLedger::open(&url, CONNECTIONS).await;
         assert!(matches!(refused, Err(LedgerError::Unfit { .. })), "{refused:?}");
         drop(client);

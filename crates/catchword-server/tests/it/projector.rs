@@ -297,6 +297,77 @@ fn plain_rows_show_what_devices_show() {
     });
 }
 
+/// A device and its copy write different things. Whoever comes first is shown; then whoever counts.
+#[test]
+fn what_became_void_is_gone_from_the_plain_rows() {
+    let Some(cluster) = cluster::shared() else { return };
+    let url = fresh(cluster);
+    block_on(async {
+        let world = World::new(url).await;
+        let projector = world.projector().await;
+        let mut gone = 0;
+        for seed in 0..8 {
+            let anna = world.ledgers.account(&format!("copies {seed}")).await;
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            let mut phone = Device::new(1);
+            phone.annotate(doc(0), "common");
+            (1..8).for_each(|step| write(&mut rng, &mut phone, doc(0), step));
+            let common = phone.history(doc(0)).changes().count();
+            let mut copy = phone.clone();
+            phone.annotate(doc(0), "of the phone");
+            copy.annotate(doc(0), "of the copy");
+            for device in [&mut phone, &mut copy] {
+                (10..20).for_each(|step| write(&mut rng, device, doc(0), step));
+            }
+            let hash = |device: &mut Device| {
+                device.history(doc(0)).changes().nth(common).map(Change::hash)
+            };
+            let (mut winner, mut loser) =
+                if hash(&mut phone) < hash(&mut copy) { (phone, copy) } else { (copy, phone) };
+            // A book beside it stays as it is.
+            loser.annotate(doc(1), "beside");
+
+            let entries = [0, 1].map(|of| loser.entry(doc(of), &BTreeSet::new(), 0));
+            anna.push(&entries).await;
+            let records = rng.random_range(1..30);
+            projector.project(anna.account, records).await.unwrap();
+            let before = world.annotations(anna.account).await;
+            anna.push(&[winner.entry(doc(0), &BTreeSet::new(), 0)]).await;
+            if rng.random_bool(0.5) {
+                projector.project(anna.account, rng.random_range(1..30)).await.unwrap();
+            }
+            project_to_the_end(&projector, anna.account, anna.end().await).await;
+
+            let rows = world.annotations(anna.account).await;
+            let mut expected = BTreeMap::new();
+            for (number, device) in [(0, &mut winner), (1, &mut loser)] {
+                let rows = rows_of(device.history(doc(number)));
+                let shown = rows.into_values().filter_map(|row| row.annotation());
+                expected.extend(
+                    shown.map(|shown| ((book(number), shown.id.to_string()), as_shown(shown))),
+                );
+            }
+            assert_eq!(rows, expected, "seed {seed}");
+            gone += before.keys().filter(|key| !rows.contains_key(key)).count();
+            let title = winner.history(doc(0));
+            let title = meta(&title.field(Object::Made(Container::Meta.object()), "title"));
+            let title = title.map(|meta| meta.value.as_str().unwrap().to_owned());
+            let of_ledger = anna.ledger.book(anna.account, book(0)).await.unwrap().unwrap();
+            let ppm = of_ledger.place.map(|place| i32::try_from(place.ppm).unwrap());
+            let shown = world.places(anna.account).await[&book(0)].clone();
+            assert_eq!((shown.0, shown.1), (title, ppm), "seed {seed}");
+
+            // Made again from nothing, they are the same.
+            let forget = "DELETE FROM catchword.projections WHERE account_id = $1";
+            world.reader.execute(forget, &[&&anna.account.0[..]]).await.unwrap();
+            project_to_the_end(&projector, anna.account, anna.end().await).await;
+            assert_eq!(world.annotations(anna.account).await, rows);
+        }
+        eprintln!("plain rows: {gone} annotations are gone with the histories that do not count");
+        assert!(5 < gone, "each happens");
+    });
+}
+
 #[test]
 fn a_projector_that_is_cut_off_anywhere_goes_on_where_it_was() {
     let Some(cluster) = cluster::shared() else { return };

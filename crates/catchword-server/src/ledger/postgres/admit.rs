@@ -8,7 +8,7 @@ use deadpool_postgres::Pool;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use super::record::{chain_code, link, link_columns, verdict_code};
+use super::record::{chain_code, link, link_columns, record_code, verdict_code};
 use super::{Work, begin, column, count, document_row, fixed, number, one};
 use crate::docket::{DocumentRow, Loaded};
 use crate::entry::{Batch, Wanted};
@@ -20,9 +20,10 @@ use crate::ledger::{Decided, LedgerError, decide};
 #[derive(Debug)]
 pub(super) struct Admitted {
     pub(super) answers: Vec<EntryAnswer>,
-    /// The feed before and afterwards.
+    /// What to say of the feed before, and its end afterwards.
     pub(super) before: u64,
     pub(super) cursor: u64,
+    pub(super) grown: bool,
 }
 
 type Parameters<'a> = Vec<&'a (dyn ToSql + Sync)>;
@@ -34,25 +35,32 @@ pub(super) async fn admit(
 ) -> Result<Admitted, LedgerError> {
     let wanted = batch.wanted();
     let work = begin(pool, account).await?;
-    let (feed, documents, loaded) = load(&work, account, &wanted).await?;
+    let (feed, documents, mut loaded) = load(&work, account, &wanted).await?;
+    for (wanted, loaded) in wanted.iter().zip(&mut loaded) {
+        if wanted.is_forked(loaded) {
+            load_whole(&work, account, wanted, loaded).await?;
+        }
+    }
     let before: Vec<DocumentRow> = loaded.iter().map(|loaded| loaded.row).collect();
     let ids: Vec<_> = wanted.iter().map(|wanted| wanted.document).collect();
     let decided = decide(batch, wanted.into_iter().zip(loaded).collect(), documents);
     if decided.records() == 0 {
         work.roll_back().await?;
-        return Ok(Admitted { answers: decided.answers, before: feed, cursor: feed });
+        let answers = decided.answers;
+        return Ok(Admitted { answers, before: feed, cursor: feed, grown: false });
     }
     let base: BTreeMap<_, _> = ids.into_iter().zip(before).collect();
     let of = |name| base.get(&name).copied().unwrap_or_default();
     let rows: Vec<_> = decided.dockets.iter().map(|docket| of(docket.document())).collect();
+    void(&work, account, &decided).await?;
     let cursor = write(&work, account, &decided, &rows).await?;
     if decided.dockets.len() < base.len() {
         let ids: Vec<Vec<u8>> = base.keys().map(|name| name.id().0.to_vec()).collect();
         work.execute(CLEAR, &[&&account.0[..], &ids]).await?;
     }
     work.commit().await?;
-    let before = cursor - decided.records();
-    Ok(Admitted { answers: decided.answers, before, cursor })
+    let before = decided.before(cursor);
+    Ok(Admitted { answers: decided.answers, before, cursor, grown: true })
 }
 
 /// Makes room for documents that are new. It waits for whoever makes the same ones.
@@ -76,17 +84,22 @@ const BY_HASH: &str = concat!(
     link_columns!(),
     ", r.document FROM unnest($2::bytea[], $3::bytea[]) AS w (document, hash) \
      CROSS JOIN LATERAL (SELECT * FROM catchword.records r WHERE r.account_id = $1 \
-     AND r.document = w.document AND r.hash = w.hash LIMIT 1) r"
+     AND r.document = w.document AND r.hash = w.hash AND r.chain <> 2 LIMIT 1) r"
 );
 
+/// What has a number: what counts, and of what is void one.
 const BY_NUMBER: &str = concat!(
     "SELECT ",
     link_columns!(),
     ", r.document \
      FROM unnest($2::bytea[], $3::int2[], $4::bytea[], $5::int8[]) AS w (document, chain, actor, number) \
-     CROSS JOIN LATERAL (SELECT * FROM catchword.records r WHERE r.account_id = $1 \
+     CROSS JOIN LATERAL ((SELECT * FROM catchword.records r WHERE r.account_id = $1 \
      AND r.document = w.document AND r.chain = w.chain AND r.actor = w.actor \
-     AND w.number <= r.number ORDER BY r.number LIMIT 1) r WHERE r.number = w.number"
+     AND w.number <= r.number AND r.verdict <> 3 ORDER BY r.number LIMIT 1) \
+     UNION ALL (SELECT * FROM catchword.records r WHERE r.account_id = $1 \
+     AND r.document = w.document AND r.chain = w.chain AND r.actor = w.actor \
+     AND w.number <= r.number AND r.verdict = 3 ORDER BY r.number LIMIT 1)) r \
+     WHERE r.number = w.number"
 );
 
 /// The change in which an operation is: the last of its actor that begins at or below it.
@@ -97,7 +110,7 @@ const BY_OP: &str = concat!(
      FROM unnest($2::bytea[], $3::bytea[], $4::int8[]) AS w (document, actor, counter) \
      CROSS JOIN LATERAL (SELECT * FROM catchword.records r WHERE r.account_id = $1 \
      AND r.document = w.document AND r.actor = w.actor AND r.start_op <= w.counter AND r.chain = 0 \
-     ORDER BY r.start_op DESC LIMIT 1) r"
+     AND r.verdict <> 3 ORDER BY r.start_op DESC LIMIT 1) r"
 );
 
 /// Every position and its marks, and the registers that are written.
@@ -141,7 +154,7 @@ impl<'a> Asked<'a> {
                 asked.hash_documents.push(id);
                 asked.hashes.push(hash);
             }
-            for (chain, actor, number) in &wanted.numbers {
+            for (chain, actor, number, _) in &wanted.numbers {
                 asked.number_documents.push(id);
                 asked.chains.push(chain_code(*chain));
                 asked.actors.push(&actor.0);
@@ -242,6 +255,49 @@ fn gather(
     ids.iter().map(|id| loaded.remove(id).ok_or_else(damaged)).collect()
 }
 
+/// Loads everything of a document that is locked.
+async fn load_whole(
+    work: &Work,
+    account: AccountId,
+    wanted: &Wanted,
+    loaded: &mut Loaded,
+) -> Result<(), LedgerError> {
+    const WHOLE: &str = concat!(
+        "SELECT ",
+        link_columns!(),
+        ", r.bytes FROM catchword.records r WHERE r.account_id = $1 AND r.document = $2 \
+         AND r.chain <> 2 ORDER BY r.feed"
+    );
+    const FOLD: &str = "SELECT register, value FROM catchword.folds \
+         WHERE account_id = $1 AND document = $2";
+    let (account, document) = (&account.0[..], &wanted.document.id().0[..]);
+    let mut whole = Vec::new();
+    for row in work.query(WHOLE, &[&account, &document]).await? {
+        whole.push((link(&row)?, column(&row, 9)?));
+    }
+    loaded.whole = Some(whole);
+    loaded.fold.clear();
+    for row in work.query(FOLD, &[&account, &document]).await? {
+        loaded.fold.push((fixed(&row, 0)?, column(&row, 1)?));
+    }
+    Ok(())
+}
+
+/// Notes of what was taken before that it is void, so that its numbers are free again. What is in the same
+/// batch is written so.
+async fn void(work: &Work, account: AccountId, decided: &Decided) -> Result<(), LedgerError> {
+    const VOID: &str = "UPDATE catchword.records SET verdict = 3 WHERE account_id = $1 \
+         AND document = $2 AND hash = ANY($3) AND chain <> 2";
+    for docket in &decided.dockets {
+        let hashes: Vec<&[u8]> = docket.voided().map(|link| &link.hash[..]).collect();
+        if !hashes.is_empty() {
+            let document = docket.document().id();
+            work.execute(VOID, &[&&account.0[..], &&document.0[..], &hashes]).await?;
+        }
+    }
+    Ok(())
+}
+
 /// Compares and swaps every document's version, numbers the feed, and writes the rest.
 ///
 /// The account's row is locked here, after the documents, and by the first of these parts: what takes
@@ -305,7 +361,7 @@ impl<'a> Records<'a> {
                 rows.through.push(number(through));
                 rows.documents.push(record.document.id().0.to_vec());
                 rows.versions.push(number(record.version));
-                rows.chains.push(chain_code(link.chain));
+                rows.chains.push(record_code(record.kind, link.chain));
                 rows.actors.push(&link.actor.0);
                 rows.numbers.push(number(link.number));
                 rows.hashes.push(&link.hash);

@@ -5,11 +5,13 @@
 //! 1. What was applied and how far that is are one transaction: a step that is cut off was never begun.
 //! 2. One process at a time works on an account: whoever locks its row of `projections`.
 //! 3. A cursor at 0 begins with no rows, so whoever empties `projections` has everything made again.
+//! 4. A book of which something became void begins with no rows as well, in the step that reads of it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use catchword_model::annotation::Annotation;
+use catchword_model::change::Change;
 use catchword_model::change::read::read;
 use catchword_model::exchange::DocumentName;
 use catchword_model::id::{AnnotationId, BookId};
@@ -22,7 +24,7 @@ use tokio::task::JoinHandle;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use super::record::verdict_code;
+use super::record::{NOTICE, verdict_code};
 use super::{PostgresLedger, Work, begin, column, count, document_name, fixed, number, pool_error};
 use crate::fold::{Fold, RegisterKey};
 use crate::ledger::LedgerError;
@@ -176,18 +178,60 @@ async fn step(pool: &Pool, account: AccountId, records: usize) -> Result<Project
     if from == 0 {
         clear(&work, account).await?;
     }
-    let (mut projection, feed) = load_changes(&work, account, from, records).await?;
+    let mut read = load_changes(&work, account, (from, None), None, records).await?;
+    let feed = read.feed;
     if feed == from {
         work.roll_back().await?;
         return Ok(Projected::UpTo(feed));
     }
-    load_states(&work, account, &mut projection).await?;
-    projection.apply();
-    put_annotations(&work, account, &projection).await?;
-    put_places(&work, account, &projection).await?;
+    for book in &read.void {
+        make_anew(&work, account, *book, feed).await?;
+    }
+    read.changes.retain(|(book, _)| !read.void.contains(book));
+    apply(&work, account, read.changes).await?;
     work.execute(MOVE, &[&id, &number(feed)]).await?;
     work.commit().await?;
     Ok(Projected::UpTo(feed))
+}
+
+/// Makes the plain rows of a book of what counts up to some number, and of nothing else.
+async fn make_anew(
+    work: &Work,
+    account: AccountId,
+    book: BookId,
+    through: u64,
+) -> Result<(), LedgerError> {
+    const ANNOTATIONS: &str =
+        "DELETE FROM catchword.annotations WHERE account_id = $1 AND book = $2";
+    const PLACE: &str = "DELETE FROM catchword.places WHERE account_id = $1 AND book = $2";
+    for sql in [ANNOTATIONS, PLACE] {
+        work.execute(sql, &[&&account.0[..], &&book.0[..]]).await?;
+    }
+    let mut from = 0;
+    loop {
+        let within = (from, Some(through));
+        let read = load_changes(work, account, within, Some(book), STEP_RECORDS_MAX).await?;
+        if read.feed == from {
+            return Ok(());
+        }
+        from = read.feed;
+        apply(work, account, read.changes).await?;
+    }
+}
+
+async fn apply(
+    work: &Work,
+    account: AccountId,
+    changes: Vec<(BookId, Change)>,
+) -> Result<(), LedgerError> {
+    let mut projection = Projection::default();
+    for (book, change) in changes {
+        projection.add(book, change);
+    }
+    load_states(work, account, &mut projection).await?;
+    projection.apply();
+    put_annotations(work, account, &projection).await?;
+    put_places(work, account, &projection).await
 }
 
 async fn clear(work: &Work, account: AccountId) -> Result<(), LedgerError> {
@@ -198,34 +242,54 @@ async fn clear(work: &Work, account: AccountId) -> Result<(), LedgerError> {
     Ok(())
 }
 
-/// Reads the changes of books behind a cursor that count. Returns them, and where the next begin.
+/// What was read of the feed.
+#[derive(Default)]
+struct Read {
+    /// Up to where.
+    feed: u64,
+    /// The changes of books that count.
+    changes: Vec<(BookId, Change)>,
+    /// The books of which something that counted is void.
+    void: BTreeSet<BookId>,
+}
+
+/// Reads the changes behind a cursor and up to a number, of every book or of one.
 async fn load_changes(
     work: &Work,
     account: AccountId,
-    from: u64,
+    (from, through): (u64, Option<u64>),
+    book: Option<BookId>,
     records: usize,
-) -> Result<(Projection, u64), LedgerError> {
-    const READ: &str = "SELECT r.feed, d.name, \
+) -> Result<Read, LedgerError> {
+    const READ: &str = "SELECT r.feed, d.name, r.chain, \
          CASE WHEN r.chain = 0 AND r.verdict <> $5 AND d.name LIKE 'book/%' THEN r.bytes END \
          FROM (SELECT account_id, document, feed, chain, verdict, bytes, \
              sum(octet_length(bytes)) OVER (ORDER BY feed) - octet_length(bytes) AS before \
-             FROM catchword.records WHERE account_id = $1 AND $2 < feed ORDER BY feed LIMIT $3) r \
+             FROM catchword.records WHERE account_id = $1 AND $2 < feed AND feed <= $6 \
+             AND ($7::bytea IS NULL OR document = $7) ORDER BY feed LIMIT $3) r \
          JOIN catchword.documents d USING (account_id, document) \
          WHERE before < $4 ORDER BY r.feed";
     let (limit, bytes) = (number(records as u64), number(STEP_BYTES_MAX as u64));
-    let void = verdict_code(Verdict::Void);
-    let rows = work.query(READ, &[&&account.0[..], &number(from), &limit, &bytes, &void]).await?;
-    let mut projection = Projection::default();
-    let mut feed = from;
+    let (void, through) = (verdict_code(Verdict::Void), number(through.unwrap_or(u64::MAX)));
+    let document = book.map(|book| book.document());
+    let document = document.as_ref().map(|document| &document.0[..]);
+    let id = &account.0[..];
+    let from_number = number(from);
+    let rows =
+        work.query(READ, &[&id, &from_number, &limit, &bytes, &void, &through, &document]).await?;
+    let mut found = Read { feed: from, ..Read::default() };
     for row in &rows {
-        feed = count(row, 0)?;
-        let Some(bytes) = column::<Option<&[u8]>>(row, 2)? else { continue };
+        found.feed = count(row, 0)?;
         let DocumentName::Book(book) = document_name(row, 1)? else { continue };
+        if column::<i16>(row, 2)? == NOTICE {
+            found.void.insert(book);
+        }
+        let Some(bytes) = column::<Option<&[u8]>>(row, 3)? else { continue };
         // What was admitted once reads; what a bad disk made of it cannot be shown.
         let Ok(change) = read(bytes) else { continue };
-        projection.add(book, change);
+        found.changes.push((book, change));
     }
-    Ok((projection, feed))
+    Ok(found)
 }
 
 async fn load_states(

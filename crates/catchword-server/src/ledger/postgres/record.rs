@@ -1,11 +1,11 @@
 //! Rows of `records`.
 
 use catchword_model::id::{ActorId, Author};
-use catchword_proto::cloud::api::{ChainKind, FeedRecord, Verdict, WireStatement};
+use catchword_proto::cloud::api::{ChainKind, FeedRecord, Hash, Record, Verdict, WireStatement};
 use tokio_postgres::Row;
 
 use super::{column, count, document_name, fixed};
-use crate::docket::Link;
+use crate::docket::{Link, RecordKind};
 use crate::ledger::rows::{damaged, unpack, unpack_clock};
 use crate::ledger::{LedgerError, StoredRecord};
 
@@ -43,6 +43,17 @@ pub(super) fn link(row: &Row) -> Result<Link, LedgerError> {
 }
 
 pub(super) fn feed_record(row: &Row) -> Result<FeedRecord, LedgerError> {
+    if column::<i16>(row, 0)? == NOTICE {
+        let (number, document) = (count(row, 9)?, document_name(row, 14)?);
+        let record = Record::Void { hash: Hash(fixed(row, 3)?) };
+        return Ok(FeedRecord {
+            number,
+            document,
+            version: count(row, 11)?,
+            statement: None,
+            record,
+        });
+    }
     let statement = column::<Option<&[u8]>>(row, 12)?;
     let record = StoredRecord {
         document: document_name(row, 14)?,
@@ -51,8 +62,19 @@ pub(super) fn feed_record(row: &Row) -> Result<FeedRecord, LedgerError> {
         link: link(row)?,
         statement: statement.map(unpack::<WireStatement>).transpose()?,
         bytes: column(row, 13)?,
+        kind: RecordKind::Link,
     };
     Ok(record.into_feed(count(row, 9)?))
+}
+
+/// Stands where the code of a chain stands, in a record that says no more than that something is void.
+pub(super) const NOTICE: i16 = 2;
+
+pub(super) const fn record_code(kind: RecordKind, chain: ChainKind) -> i16 {
+    match kind {
+        RecordKind::Link => chain_code(chain),
+        RecordKind::Void => NOTICE,
+    }
 }
 
 pub(super) const fn chain_code(chain: ChainKind) -> i16 {

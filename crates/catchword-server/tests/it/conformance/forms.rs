@@ -8,11 +8,11 @@ use catchword_model::id::{ActorId, Author, BookId};
 use catchword_model::schema::DocumentKind;
 use catchword_proto::cloud::api::{DOCUMENTS_MAX, EntryKey};
 
-fn nothing() -> BTreeSet<[u8; 32]> {
+pub(super) fn nothing() -> BTreeSet<[u8; 32]> {
     BTreeSet::new()
 }
 
-fn refused(reason: Reason, hash: Option<[u8; 32]>) -> Outcome {
+pub(super) fn refused(reason: Reason, hash: Option<[u8; 32]>) -> Outcome {
     Outcome::Refused { reason, hash: hash.map(Hash) }
 }
 
@@ -146,31 +146,6 @@ pub(crate) async fn what_is_wrong_is_refused_with_the_reason(ledgers: Ledgers) {
     assert_eq!(anna.push(&[]).await.cursor, 0);
 }
 
-pub(crate) async fn the_second_history_of_a_writer_is_refused(ledgers: Ledgers) {
-    let anna = ledgers.account("fork").await;
-    let mut phone = Device::new(1);
-    phone.annotate(doc(1), "common");
-    let mut copy = phone.clone();
-    phone.annotate(doc(1), "one");
-    let other = copy.annotate(doc(1), "another");
-    let own = phone.read(book(1));
-    let mut of_copy = copy.clone();
-    of_copy.read(book(2));
-
-    assert!(matches!(
-        anna.push_one(&phone.entry(doc(1), &nothing(), 0)).await,
-        Outcome::Accepted(_)
-    ));
-    let outcome = anna.push_one(&copy.entry(doc(1), &nothing(), 0)).await;
-    assert_eq!(outcome, refused(Reason::Fork, Some(other.hash().0)));
-    // Events likewise.
-    let mut event = own;
-    event.seconds += 1;
-    let entry = copy.entry_of(doc(1), 0, &[], &[event]);
-    assert_eq!(anna.push_one(&entry).await, refused(Reason::Fork, Some(event.hash().0)));
-    assert_eq!(anna.end().await, 3);
-}
-
 pub(crate) async fn events_follow_one_another(ledgers: Ledgers) {
     let anna = ledgers.account("events").await;
     let (mut phone, mut tablet) = (Device::new(1), Device::new(2));
@@ -272,7 +247,7 @@ fn journal(
 }
 
 /// Returns the upgrade to a schema above `below`, which wrote the schema in `schema_op`.
-fn upgrade(
+pub(super) fn upgrade(
     schema: u32,
     below: &catchword_model::change::Change,
     schema_op: OpId,
