@@ -28,17 +28,13 @@ pub struct Args {
     given: Given,
 }
 
-/// What can be set, in each of the three places.
+/// What can be set, in each of the three places. What belongs together is looked at once, when all of them
+/// are put together.
 #[derive(Debug, Default, clap::Args, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Given {
     /// Keep everything in this folder
-    #[arg(
-        long,
-        env = "CATCHWORD_SERVER_DATA",
-        value_name = "DIR",
-        conflicts_with = "database_url"
-    )]
+    #[arg(long, env = "CATCHWORD_SERVER_DATA", value_name = "DIR")]
     data: Option<PathBuf>,
     /// Keep everything in PostgreSQL 15 or newer
     #[arg(
@@ -58,20 +54,10 @@ struct Given {
     #[arg(long, env = "CATCHWORD_SERVER_LISTEN", value_name = "HOST:PORT")]
     listen: Option<SocketAddr>,
     /// Speak TLS with this certificate chain (PEM); without it, plain HTTP for a proxy that does
-    #[arg(
-        long,
-        env = "CATCHWORD_SERVER_TLS_CERTIFICATE",
-        value_name = "FILE",
-        requires = "tls_key"
-    )]
+    #[arg(long, env = "CATCHWORD_SERVER_TLS_CERTIFICATE", value_name = "FILE")]
     tls_certificate: Option<PathBuf>,
     /// The key of the certificate (PEM)
-    #[arg(
-        long,
-        env = "CATCHWORD_SERVER_TLS_KEY",
-        value_name = "FILE",
-        requires = "tls_certificate"
-    )]
+    #[arg(long, env = "CATCHWORD_SERVER_TLS_KEY", value_name = "FILE")]
     tls_key: Option<PathBuf>,
     /// Keep a backup of book files in this folder; without it, none
     #[arg(long, env = "CATCHWORD_SERVER_FILES", value_name = "DIR")]
@@ -241,10 +227,19 @@ mod tests {
     }
 
     #[test]
+    fn what_belongs_together_may_be_said_in_two_places() {
+        let file = "data = \"d\"\ntls_key = \"k\"";
+        let both = settings(&["--tls-certificate", "c"], file).unwrap();
+        assert_eq!(both.tls, Some(("c".into(), "k".into())));
+    }
+
+    #[test]
     fn what_does_not_hold_together_is_refused() {
         assert!(matches!(settings(&[], ""), Err(ConfigError::Place)));
         let both = "data = \"d\"\ndatabase_url = \"u\"";
         assert!(matches!(settings(&[], both), Err(ConfigError::Place)));
+        let flags = ["--data", "d", "--database-url", "u"];
+        assert!(matches!(settings(&flags, ""), Err(ConfigError::Place)));
         let half = "data = \"d\"\ntls_key = \"k\"";
         assert!(matches!(settings(&[], half), Err(ConfigError::Tls)));
         assert!(toml::from_str::<Given>("dat = \"d\"").is_err());
