@@ -14,9 +14,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{self, MethodRouter};
 use catchword_model::id::BookId;
 use catchword_proto::cloud::api::{
-    AccountId, BODY_BYTES_MAX, BOOKS_MAX, DEVICE_NAME_BYTES_MAX, Device, Devices, Ingest, Outcome,
-    PAGE_RECORDS_MAX, PASSWORD_BYTES_MAX, PASSWORD_BYTES_MIN, Problem, ProblemKind, RECORDS_MAX,
-    SignIn, SignedIn, TokenId, USER_BYTES_MAX,
+    AccountId, Anchor, BODY_BYTES_MAX, BOOKS_MAX, DEVICE_NAME_BYTES_MAX, Device, Devices, Ingest,
+    Outcome, PAGE_RECORDS_MAX, PASSWORD_BYTES_MAX, PASSWORD_BYTES_MIN, Page, Problem, ProblemKind,
+    RECORDS_MAX, SignIn, SignedIn, TokenId, USER_BYTES_MAX,
 };
 use catchword_proto::cloud::codec::Format;
 use serde::Serialize;
@@ -458,6 +458,14 @@ async fn changes(
     let query = Query(query.as_deref().unwrap_or_default());
     let after = query.number("after")?.unwrap_or(0);
     let limit = query.limit(PAGE_RECORDS_MAX)?;
+    let known = query.find("known").map(str::parse::<Anchor>).transpose();
+    if let Some(known) = known.map_err(|_| ProblemKind::Malformed)?
+        && !app.ledger.knows(caller.account, known).await?
+    {
+        let end = app.ledger.end(caller.account).await?;
+        let page = Page { records: Vec::new(), cursor: after, end, tag: None, reset: true };
+        return answer(&headers, StatusCode::OK, &page);
+    }
     answer(&headers, StatusCode::OK, &app.ledger.page(caller.account, after, limit).await?)
 }
 

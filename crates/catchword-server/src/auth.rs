@@ -27,7 +27,7 @@ pub(crate) const TOKEN_LIFE_MS: u64 = 90 * 86_400_000;
 /// A token is given its whole life again at most this often, in milliseconds: a day.
 const EXTEND_INTERVAL_MS: u64 = 86_400_000;
 /// How long a token is believed without asking the ledger.
-pub(crate) const BELIEVED: Duration = Duration::from_secs(5);
+const BELIEVED: Duration = Duration::from_secs(5);
 /// Tokens that are believed.
 const BELIEVED_MAX: usize = 100_000;
 const PREFIX: &str = "cw1.";

@@ -17,8 +17,8 @@ use std::sync::Arc;
 use catchword_model::exchange::DocumentName;
 use catchword_model::id::BookId;
 use catchword_proto::cloud::api::{
-    AccountId, Book, Books, ChainKind, EntryAnswer, FeedRecord, Hash, Ingested, PAGE_BYTES_MAX,
-    Page, Record, TokenId, Verdict,
+    AccountId, Anchor, Book, Books, ChainKind, EntryAnswer, FeedRecord, FeedTag, Hash, Ingested,
+    PAGE_BYTES_MAX, Page, Record, TokenId, Verdict,
 };
 use catchword_proto::cloud::codec::Blob;
 use tokio::sync::broadcast;
@@ -38,6 +38,9 @@ pub(crate) use rows::{pack_holders, unpack_holders};
 
 /// Nudges that wait for a slow listener; beyond, it hears that it missed some.
 pub(crate) const NUDGES_MAX: usize = 1_024;
+
+/// Stands where the end of a feed stands, in a nudge that says that a device of the account was signed out.
+pub const SIGNED_OUT: u64 = 0;
 
 /// The ledger could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -137,7 +140,7 @@ pub trait Ledger: Send + Sync + 'static {
     fn extend_device(&self, account: AccountId, device: TokenId, expires_ms: u64)
     -> Answer<'_, ()>;
 
-    /// Signs a device out. Returns whether it was there.
+    /// Signs a device out, and tells who has live connections. Returns whether it was there.
     fn remove_device(&self, account: AccountId, device: TokenId) -> Answer<'_, bool>;
 
     /// Decides about a batch and makes durable what counts.
@@ -145,6 +148,9 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// Reads the feed after a cursor: about `limit` records, and whole entries.
     fn page(&self, account: AccountId, after: u64, limit: usize) -> Answer<'_, Page>;
+
+    /// Returns whether the feed has a record; one that was restored may have another one in its place.
+    fn knows(&self, account: AccountId, anchor: Anchor) -> Answer<'_, bool>;
 
     /// Returns the end of the feed.
     fn end(&self, account: AccountId) -> Answer<'_, u64>;
@@ -158,7 +164,8 @@ pub trait Ledger: Send + Sync + 'static {
     /// Returns whether the database answers.
     fn check(&self) -> Answer<'_, ()>;
 
-    /// Hears of accounts whose feed has grown, whichever process let it grow.
+    /// Hears of accounts whose feed has grown, or of which a device was signed out ([`SIGNED_OUT`]),
+    /// whichever process did it.
     fn nudges(&self) -> broadcast::Receiver<(AccountId, u64)>;
 }
 
@@ -303,6 +310,18 @@ impl Cut {
         self.through = through;
         true
     }
+}
+
+/// Draws the tag of the records of one call.
+fn draw_tag() -> Result<FeedTag, LedgerError> {
+    let mut tag = [0; 8];
+    getrandom::fill(&mut tag).map_err(|error| LedgerError::database(error.to_string()))?;
+    Ok(FeedTag(tag))
+}
+
+/// Records before the first have none.
+fn tag_at(number: u64, tag: FeedTag) -> Option<FeedTag> {
+    (0 < number).then_some(tag)
 }
 
 fn book_of(book: BookId, row: crate::docket::DocumentRow, fold: &Fold) -> Book {

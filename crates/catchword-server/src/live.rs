@@ -17,14 +17,15 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use crate::app::{App, caller, now_ms};
-use crate::auth::{BELIEVED, Caller};
+use crate::auth::Caller;
+use crate::ledger::SIGNED_OUT;
 use crate::problem::Refusal;
 
 /// A message of a client, in bytes. It has nothing to say.
 const MESSAGE_BYTES_MAX: usize = 1_024;
 /// How long a client may take to take a nudge.
 const SEND_MAX: Duration = Duration::from_secs(10);
-/// Between two looks at the feed. Every connection costs the database so much, and clients look each
+/// Between two looks at the feed and at the token. Every connection costs the database so much, and clients look each
 /// minute themselves.
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -58,7 +59,6 @@ async fn run(app: &App, caller: Caller, socket: &mut WebSocket) -> Option<()> {
     let mut ending = app.ending.clone();
     let mut said = None;
     let mut looks = tokio::time::interval(LOOK_INTERVAL);
-    let mut checks = tokio::time::interval(BELIEVED);
     loop {
         tokio::select! {
             () = ended(&mut ending) => return None,
@@ -66,19 +66,18 @@ async fn run(app: &App, caller: Caller, socket: &mut WebSocket) -> Option<()> {
                 Message::Close(_) => return None,
                 Message::Text(_) | Message::Binary(_) | Message::Ping(_) | Message::Pong(_) => (),
             },
-            _ = checks.tick() => {
-                let there = app.auth.is_signed_in(&*app.ledger, caller, now_ms()).await;
-                if there == Ok(false) {
-                    return None;
-                }
-            }
             _ = looks.tick() => {
+                check(app, caller).await?;
                 // A database that does not answer now may do so the next time.
                 if let Ok(end) = app.ledger.end(caller.account).await {
                     say(socket, &mut said, end).await?;
                 }
             }
             nudge = nudges.recv() => match nudge {
+                Ok((account, SIGNED_OUT)) if account == caller.account => {
+                    app.auth.forget(caller);
+                    check(app, caller).await?;
+                }
                 Ok((account, end)) if account == caller.account => {
                     say(socket, &mut said, end).await?;
                 }
@@ -89,6 +88,13 @@ async fn run(app: &App, caller: Caller, socket: &mut WebSocket) -> Option<()> {
             },
         }
     }
+}
+
+/// Ends the connection if its device is signed out.
+async fn check(app: &App, caller: Caller) -> Option<()> {
+    // A database that does not answer now may do so the next time.
+    let there = app.auth.is_signed_in(&*app.ledger, caller, now_ms()).await;
+    (there != Ok(false)).then_some(())
 }
 
 /// Is done when the server ends, or is gone.

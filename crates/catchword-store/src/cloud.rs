@@ -39,7 +39,7 @@ use crate::stage::Stage;
 use crate::statements::Signer;
 use crate::{Store, tables};
 
-pub use account::{CloudAccount, CloudLogin, CloudStart};
+pub use account::{CloudAccount, CloudCursor, CloudLogin, CloudStart};
 
 /// What the server has of a document, as far as this device knows.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -256,7 +256,7 @@ impl Store {
     pub fn keep_cloud_rows(
         &self,
         rows: &BTreeMap<DocumentId, CloudRow>,
-        cursor: Option<u64>,
+        cursor: Option<CloudCursor>,
     ) -> Result<(), AppendError> {
         let mut inner = self.lock();
         inner.writable()?;
@@ -264,7 +264,7 @@ impl Store {
         let (_, disk) = inner.parts()?;
         let before = disk.cloud_account()?;
         let account = match (&before, cursor) {
-            (Some(account), Some(cursor)) => Some(CloudAccount { cursor, ..account.clone() }),
+            (Some(account), Some(cursor)) => Some(account.clone().at(cursor)),
             _ => None,
         };
         let account = account.filter(|account| before.as_ref() != Some(account));

@@ -76,7 +76,8 @@ pub use check::{
     CheckReport, DIFFERENCES_NAMED_MAX, Damaged, Derived, Difference, Mismatch, RecordName, Repair,
 };
 pub use cloud::{
-    Class, CloudAccount, CloudLogin, CloudRow, CloudStart, Consignment, Skipped, Stopped, Unsent,
+    Class, CloudAccount, CloudCursor, CloudLogin, CloudRow, CloudStart, Consignment, Skipped,
+    Stopped, Unsent,
 };
 pub use compact::CompactReport;
 pub use doc::ACTORS_MAX;

@@ -36,9 +36,10 @@ pub const BODY_BYTES_MAX: usize = 8 << 20;
 /// Changes and events of one call, over all its entries.
 ///
 /// An entry ends at statements, and those of other devices stand up to 512 changes apart. Closing one chain
-/// may need a stretch of another, which is closed in turn: this is eight such stretches. A change has some
-/// 250 bytes, so that a call of so many stays below [`BODY_BYTES_MAX`] in either format.
-pub const RECORDS_MAX: usize = 4_096;
+/// may need a stretch of another, which is closed in turn, and so on through everything that two devices
+/// wrote answering each other: so it is [`BODY_BYTES_MAX`] that bounds an entry, and this what may stand in
+/// it, since a change or event takes some 256 bytes.
+pub const RECORDS_MAX: usize = 32_768;
 /// Device tokens of an account.
 pub const DEVICES_MAX: usize = 32;
 /// Documents of an account.
@@ -101,6 +102,48 @@ opaque_id!(
     /// Names an entry by its content: see [`Entry::key`].
     EntryKey, 32
 );
+
+opaque_id!(
+    /// Tells records of the feed with one number apart: drawn at random for each call that writes some.
+    FeedTag, 8
+);
+
+/// A record of the feed that somebody has merged. A server that has another one with its number, or none,
+/// was restored from a backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Anchor {
+    /// Its number.
+    pub number: u64,
+    /// Its tag.
+    pub tag: FeedTag,
+}
+
+impl fmt::Display for Anchor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.number, self.tag)
+    }
+}
+
+impl std::str::FromStr for Anchor {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let error = ParseError { bytes: 8 };
+        let (number, tag) = text.split_once('-').ok_or(error)?;
+        Ok(Self { number: number.parse().map_err(|_| error)?, tag: tag.parse()? })
+    }
+}
+
+impl Anchor {
+    /// Returns the later one of what was known and a record that was merged.
+    pub fn later(known: Option<Self>, number: u64, tag: Option<FeedTag>) -> Option<Self> {
+        let Some(tag) = tag.filter(|_| 0 < number) else { return known };
+        if known.is_some_and(|known| number < known.number) {
+            return known;
+        }
+        Some(Self { number, tag })
+    }
+}
 
 /// Text is not an identifier of the account cloud.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -319,6 +362,13 @@ pub struct Ingested {
     pub before: u64,
     /// The end of the account's feed afterwards.
     pub cursor: u64,
+    /// The tag of the record before the first that this call wrote; none at the begin of a feed, and from
+    /// servers of earlier releases.
+    #[serde(default)]
+    pub before_tag: Option<FeedTag>,
+    /// The tag of the last record of the feed; none likewise.
+    #[serde(default)]
+    pub tag: Option<FeedTag>,
 }
 
 /// What became of an entry.
@@ -431,6 +481,13 @@ pub struct Page {
     pub cursor: u64,
     /// The end of the feed when this was read. Beyond the cursor there is more.
     pub end: u64,
+    /// The tag of the record at the cursor; none at the begin of the feed, and from servers of earlier
+    /// releases.
+    #[serde(default)]
+    pub tag: Option<FeedTag>,
+    /// The feed does not have the record that the caller named: begin at 0, and send everything again.
+    #[serde(default)]
+    pub reset: bool,
 }
 
 /// One record of the feed.
@@ -571,7 +628,8 @@ mod tests {
             Outcome::Refused { reason: Reason::Fork, hash: Some(Hash([2; 32])) },
         ];
         let answers = outcomes.map(|outcome| EntryAnswer { key: EntryKey([3; 32]), outcome });
-        Ingested { answers: answers.into(), before: 7, cursor: u64::MAX }
+        let (before_tag, tag) = (None, Some(FeedTag([7; 8])));
+        Ingested { answers: answers.into(), before: 7, cursor: u64::MAX, before_tag, tag }
     }
 
     #[test]
@@ -591,6 +649,8 @@ mod tests {
             ],
             cursor: 3,
             end: 4,
+            tag: Some(FeedTag([5; 8])),
+            reset: false,
         };
         for format in [Format::Json, Format::Cbor] {
             let ingest = Ingest { entries: vec![entry()] };
@@ -671,6 +731,32 @@ mod tests {
         let account = AccountId::of_user("anna");
         assert_eq!(account.to_string().parse(), Ok(account));
         assert_eq!("0a".parse::<AccountId>(), Err(ParseError { bytes: 16 }));
+    }
+
+    #[test]
+    fn an_anchor_is_written_as_it_is_read_and_never_goes_back() {
+        let anchor = Anchor { number: 40, tag: FeedTag([0xab; 8]) };
+        assert_eq!(anchor.to_string(), "40-abababababababab");
+        assert_eq!(anchor.to_string().parse(), Ok(anchor));
+        for wrong in ["", "40", "-abababababababab", "40-ab", "40-ABABABABABABABAB"] {
+            assert!(wrong.parse::<Anchor>().is_err(), "{wrong}");
+        }
+        let tag = FeedTag([1; 8]);
+        let later = |known, number, tag| Anchor::later(known, number, tag);
+        assert_eq!(later(None, 0, Some(tag)), None);
+        assert_eq!(later(Some(anchor), 41, None), Some(anchor));
+        assert_eq!(later(Some(anchor), 39, Some(tag)), Some(anchor));
+        assert_eq!(later(Some(anchor), 40, Some(tag)), Some(Anchor { number: 40, tag }));
+    }
+
+    #[test]
+    fn what_an_earlier_server_says_is_understood() {
+        let page = br#"{"records":[],"cursor":3,"end":3}"#;
+        let page: Page = Format::Json.decode(page).unwrap();
+        assert_eq!((page.tag, page.reset), (None, false));
+        let ingested: Ingested =
+            Format::Json.decode(br#"{"answers":[],"before":3,"cursor":3}"#).unwrap();
+        assert_eq!((ingested.before_tag, ingested.tag), (None, None));
     }
 
     #[test]

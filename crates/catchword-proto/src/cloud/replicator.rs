@@ -38,7 +38,8 @@ use std::time::{Duration, Instant};
 use catchword_model::exchange::DocumentName;
 
 use super::api::{
-    Entry, EntryAnswer, Ingested, Outcome, PAGE_RECORDS_MAX, Page, ProblemKind, Reason,
+    Anchor, Entry, EntryAnswer, FeedTag, Ingested, Outcome, PAGE_RECORDS_MAX, Page, ProblemKind,
+    Reason,
 };
 use super::outbox::{Waiting, order};
 
@@ -96,6 +97,8 @@ pub enum Transmit {
         after: u64,
         /// About so many records.
         limit: usize,
+        /// A record that was merged: the server says if it does not have it.
+        known: Option<Anchor>,
     },
     /// `POST /v1/ingest`.
     Push(Vec<Entry>),
@@ -138,7 +141,7 @@ pub enum Question {
     /// versions with it, in one transaction. A change with the verdict `withdrawn` brings the mark.
     /// Answered by [`Answer::Kept`].
     Merge(Page),
-    /// The server has less than it said before: forget the cursor, all versions, and what it is known to
+    /// The server has something else than it said before: forget the cursor, all versions, and what it is known to
     /// have. Answered by [`Answer::Kept`].
     Forget,
     /// Of which documents is something unsent, that are not stopped? Answered by [`Answer::Outbox`].
@@ -162,6 +165,8 @@ pub enum Question {
         answers: Vec<(DocumentName, EntryAnswer)>,
         /// The new cursor, if nothing but this batch is between it and the old one.
         cursor: Option<u64>,
+        /// The tag of the record there.
+        tag: Option<FeedTag>,
     },
     /// Write this device's newest position of the document again, with a new stamp and `seen`, unless it
     /// is the place, or another one than the server said so of. Answered by [`Answer::Kept`].
@@ -175,6 +180,8 @@ pub enum Answer {
     Loaded {
         /// The cursor.
         cursor: u64,
+        /// The last record that was merged and has a tag, which may be beyond the cursor.
+        known: Option<Anchor>,
         /// As in [`Answer::Kept`].
         again: Vec<DocumentName>,
     },
@@ -204,6 +211,7 @@ enum State {
     Merging {
         cursor: u64,
         end: u64,
+        tag: Option<FeedTag>,
     },
     Forgetting,
     Rewriting,
@@ -220,6 +228,8 @@ enum State {
 pub struct Replicator {
     state: State,
     cursor: u64,
+    /// The last record that was merged and has a tag.
+    known: Option<Anchor>,
     /// The greatest end of the feed that the server told since the last pull was sent.
     end: u64,
     /// Invariant 1: whether the feed was merged to its end since the last load.
@@ -251,6 +261,7 @@ impl Replicator {
         Self {
             state: State::Off,
             cursor: 0,
+            known: None,
             end: 0,
             open: false,
             changed: false,
@@ -351,7 +362,11 @@ impl Replicator {
         // The page will say; a nudge from now on may be about what is behind it.
         self.end = 0;
         self.deadline = Some(now + RESPONSE_WAIT_MAX);
-        self.transmits.push_back(Transmit::Pull { after: self.cursor, limit: PAGE_RECORDS_MAX });
+        self.transmits.push_back(Transmit::Pull {
+            after: self.cursor,
+            limit: PAGE_RECORDS_MAX,
+            known: self.known,
+        });
     }
 
     fn choose(&mut self) {
@@ -361,14 +376,15 @@ impl Replicator {
 
     fn answered(&mut self, answer: Answer, now: Instant) {
         match (self.state.clone(), answer) {
-            (State::Loading, Answer::Loaded { cursor, again }) => {
+            (State::Loading, Answer::Loaded { cursor, known, again }) => {
                 self.restamp(again);
-                self.cursor = cursor;
+                (self.cursor, self.known) = (cursor, known);
                 self.pull(now);
             }
-            (State::Merging { cursor, end }, Answer::Kept { again }) => {
+            (State::Merging { cursor, end, tag }, Answer::Kept { again }) => {
                 self.restamp(again);
                 self.cursor = cursor;
+                self.known = Anchor::later(self.known, cursor, tag);
                 self.end = end.max(self.end);
                 self.open |= end <= self.cursor;
                 self.go_on(now);
@@ -396,14 +412,14 @@ impl Replicator {
     }
 
     fn pulled(&mut self, page: Page) {
-        if page.end < page.cursor || page.end < self.cursor {
-            // Restored from an old backup: what it had may be gone.
+        if page.reset || page.end < page.cursor || page.end < self.cursor {
+            // Restored from an old backup: what it had may be gone, and the rest be something else.
             self.ask(State::Forgetting, Question::Forget);
             return;
         }
         self.failures = 0;
-        let (cursor, end) = (page.cursor, page.end);
-        self.ask(State::Merging { cursor, end }, Question::Merge(page));
+        let (cursor, end, tag) = (page.cursor, page.end, page.tag);
+        self.ask(State::Merging { cursor, end, tag }, Question::Merge(page));
     }
 
     /// Merges first, then writes positions again, then looks at the outbox.
@@ -459,16 +475,28 @@ impl Replicator {
         }
         (self.failures, self.records_max, self.indivisible) = (0, BATCH_RECORDS, None);
         self.end = self.end.max(ingested.cursor);
-        let alone = ingested.before == self.cursor && self.cursor < ingested.cursor;
+        let alone = self.is_end(&ingested) && self.cursor < ingested.cursor;
         let cursor = alone.then_some(ingested.cursor);
+        let tag = ingested.tag.filter(|_| alone);
         self.cursor = cursor.unwrap_or(self.cursor);
+        self.known = Anchor::later(self.known, self.cursor, tag);
         let answers = sent.into_iter().map(|(document, _)| document).zip(ingested.answers);
         let answers = answers.map(|(document, answer)| {
             let outcome = self.judge(document, answer.outcome);
             (document, EntryAnswer { outcome, ..answer })
         });
         let answers = answers.collect();
-        self.ask(State::Keeping, Question::Keep { answers, cursor });
+        self.ask(State::Keeping, Question::Keep { answers, cursor, tag });
+    }
+
+    /// Returns whether the feed ended at the cursor, and in the record that is known, before a batch.
+    fn is_end(&self, ingested: &Ingested) -> bool {
+        let fits = |known: Anchor| match known.number.cmp(&self.cursor) {
+            Ordering::Less => true,
+            Ordering::Equal => ingested.before_tag.is_none_or(|tag| tag == known.tag),
+            Ordering::Greater => false,
+        };
+        ingested.before == self.cursor && self.known.is_none_or(fits)
     }
 
     /// Returns what is to be kept of an answer.
@@ -555,7 +583,7 @@ impl Replicator {
                 let outcome = Outcome::Refused { reason, hash: None };
                 let answers = vec![(document, EntryAnswer { key, outcome })];
                 (self.records_max, self.indivisible) = (BATCH_RECORDS, None);
-                self.ask(State::Keeping, Question::Keep { answers, cursor: None });
+                self.ask(State::Keeping, Question::Keep { answers, cursor: None, tag: None });
                 return;
             }
             self.indivisible = Some((*document, records));

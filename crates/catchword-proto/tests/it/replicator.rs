@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use catchword_model::exchange::DocumentName;
 use catchword_model::id::BookId;
 use catchword_proto::cloud::api::{
-    Entry, EntryAnswer, EntryKey, FeedRecord, Ingested, Outcome, Page, ProblemKind, Reason,
-    Receipt, Record, Verdict,
+    Anchor, Entry, EntryAnswer, EntryKey, FeedRecord, FeedTag, Ingested, Outcome, Page,
+    ProblemKind, Reason, Receipt, Record, Verdict,
 };
 use catchword_proto::cloud::codec::Blob;
 use catchword_proto::cloud::outbox::{Class, Waiting};
@@ -70,7 +70,18 @@ struct Server {
 }
 
 impl Server {
-    fn page(&self, after: u64, limit: usize) -> Page {
+    /// What stands in the feed is part of the tag, so a server that went back and went on has others.
+    fn tag(&self, number: u64) -> Option<FeedTag> {
+        let last = usize::try_from(number).unwrap().checked_sub(1)?;
+        let (_, id) = self.feed.get(last)?;
+        Some(FeedTag(u64::from(*id).to_be_bytes()))
+    }
+
+    fn knows(&self, known: Anchor) -> bool {
+        self.tag(known.number) == Some(known.tag)
+    }
+
+    fn page(&self, after: u64, limit: usize, known: Option<Anchor>) -> Page {
         let end = self.feed.len() as u64;
         let first = usize::try_from(after).unwrap().min(self.feed.len());
         // A small page makes several of them common.
@@ -85,7 +96,8 @@ impl Server {
             })
             .collect();
         let cursor = records.last().map_or(after, |record| record.number);
-        Page { records, cursor, end }
+        let (tag, reset) = (self.tag(cursor), known.is_some_and(|known| !self.knows(known)));
+        Page { records, cursor, end, tag, reset }
     }
 
     fn verdict(&self, id: u32) -> Verdict {
@@ -105,7 +117,9 @@ impl Server {
             .iter()
             .map(|entry| EntryAnswer { key: entry.key, outcome: self.take(entry) })
             .collect();
-        Ok(Ingested { answers, before, cursor: self.feed.len() as u64 })
+        let cursor = self.feed.len() as u64;
+        let (before_tag, tag) = (self.tag(before), self.tag(cursor));
+        Ok(Ingested { answers, before, cursor, before_tag, tag })
     }
 
     fn take(&mut self, entry: &Entry) -> Outcome {
@@ -137,6 +151,7 @@ struct Device {
     next: u32,
     log: Vec<(DocumentName, u32, Class)>,
     cursor: u64,
+    anchor: Option<Anchor>,
     known: BTreeSet<u32>,
     stopped: BTreeSet<DocumentName>,
     /// Changes with the verdict `restamp`.
@@ -158,6 +173,7 @@ impl Device {
             next: 0,
             log: Vec::new(),
             cursor: 0,
+            anchor: None,
             known: BTreeSet::new(),
             stopped: BTreeSet::new(),
             early: BTreeMap::new(),
@@ -211,7 +227,8 @@ impl Device {
         match question {
             Question::Load => {
                 self.gate = None;
-                return Answer::Loaded { cursor: self.cursor, again: self.again() };
+                let (cursor, known) = (self.cursor, self.anchor);
+                return Answer::Loaded { cursor, known, again: self.again() };
             }
             Question::Merge(page) => {
                 self.gate = self.gate.or(Some(page.end));
@@ -227,17 +244,19 @@ impl Device {
                     }
                 }
                 self.cursor = page.cursor;
+                self.anchor = Anchor::later(self.anchor, page.cursor, page.tag);
             }
             Question::Forget => {
-                self.cursor = 0;
+                (self.cursor, self.anchor) = (0, None);
                 self.known.clear();
             }
             Question::Outbox => return Answer::Outbox(self.waiting()),
             Question::Collect { documents, records_max, .. } => {
                 return Answer::Collected(self.collect(&documents, records_max));
             }
-            Question::Keep { answers, cursor } => {
+            Question::Keep { answers, cursor, tag } => {
                 self.cursor = cursor.unwrap_or(self.cursor);
+                self.anchor = Anchor::later(self.anchor, self.cursor, tag);
                 for (document, answer) in answers {
                     match answer.outcome {
                         Outcome::Accepted(receipt)
@@ -400,7 +419,7 @@ fn respond(server: &mut Server, transmit: Transmit, fate: Fate, random: u64) -> 
         return vec![failed(Some(ProblemKind::Busy))];
     }
     let answer = match transmit {
-        Transmit::Pull { after, limit } => Input::Pulled(server.page(after, limit)),
+        Transmit::Pull { after, limit, known } => Input::Pulled(server.page(after, limit, known)),
         Transmit::Push(entries) => match server.ingest(&entries) {
             Ok(ingested) => Input::Pushed(ingested),
             Err(problem) => failed(Some(problem)),
@@ -522,9 +541,10 @@ fn a_stale_position_is_not_pushed_before_the_feed_is_merged() {
     let mut requests = Vec::new();
     let Some(Event::Ask(Question::Load)) = world.devices[0].machine.poll_event() else { panic!() };
     let now = world.now;
-    world.devices[0]
-        .machine
-        .handle_input(Input::Answer(Answer::Loaded { cursor: 0, again: Vec::new() }), now);
+    world.devices[0].machine.handle_input(
+        Input::Answer(Answer::Loaded { cursor: 0, known: None, again: Vec::new() }),
+        now,
+    );
     // Even told of changes, it reads three pages of two before it sends anything.
     world.devices[0].machine.handle_input(Input::Changed, now);
     let World { server, devices, .. } = &mut world;
@@ -535,6 +555,30 @@ fn a_stale_position_is_not_pushed_before_the_feed_is_merged() {
         }
     });
     assert_eq!(requests, [false, false, false, true]);
+}
+
+/// It was restored from a backup, and others were faster: its feed is as long as before, or longer.
+#[test]
+fn a_server_that_went_back_and_on_is_given_everything_again() {
+    for others in [2, 5] {
+        let mut world = World::new(1);
+        for _ in 0..5 {
+            world.devices[0].write(doc(1), Class::Change);
+        }
+        world.devices[0].start(world.now);
+        world.settle();
+        assert_eq!(world.server.feed.len(), 5);
+
+        world.server.feed.truncate(3);
+        world.server.feed.extend((0..others).map(|id| (doc(2), 90_000 + id)));
+        let now = world.now;
+        world.devices[0].write(doc(1), Class::Change);
+        world.devices[0].machine.handle_input(Input::Changed, now);
+        world.settle();
+
+        assert_eq!(world.server.feed.len(), 6 + others as usize, "nothing is lost");
+        world.check();
+    }
 }
 
 #[test]

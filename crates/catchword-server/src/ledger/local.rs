@@ -17,17 +17,20 @@ use std::thread::JoinHandle;
 use catchword_model::exchange::DocumentName;
 use catchword_model::id::{BookId, DocumentId};
 use catchword_proto::cloud::api::{
-    AccountId, Book, Books, ChainKind, DEVICES_MAX, EntryAnswer, Ingested, Page, TokenId, Verdict,
+    AccountId, Anchor, Book, Books, ChainKind, DEVICES_MAX, FeedTag, Ingested, Page, TokenId,
+    Verdict,
 };
 use catchword_proto::cloud::codec::Blob;
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, WriteTransaction};
 use tokio::sync::{broadcast, oneshot};
 
-use super::rows::{AccountBytes, DeviceBytes, DocumentBytes, RecordBytes, damaged, pack, unpack};
+use super::rows::{
+    AccountBytes, DeviceBytes, DocumentBytes, RecordBytes, damaged, no_tag, pack, unpack,
+};
 use super::tables::{ACCOUNTS, DEVICES, DOCUMENTS, FOLDS, HASHES, META, NUMBERS, OPS, RECORDS};
 use super::{
     AccountRow, Added, Answer, Cut, Decided, DeviceRow, Ledger, LedgerError, NUDGES_MAX,
-    StoredRecord, book_of, decide,
+    SIGNED_OUT, StoredRecord, book_of, decide, draw_tag, tag_at,
 };
 use crate::docket::{DocumentRow, Loaded, RecordKind};
 use crate::entry::{Batch, Wanted};
@@ -197,7 +200,8 @@ impl Ledger for RedbLedger {
             if accounts.get(account.0).map_err(LedgerError::database)?.is_some() {
                 return Ok(Added::Refused);
             }
-            let row = AccountBytes { password_hash: row.password_hash, feed: 0, documents: 0 };
+            let (password_hash, tag) = (row.password_hash, no_tag());
+            let row = AccountBytes { password_hash, feed: 0, documents: 0, tag };
             accounts.insert(account.0, pack(&row)?.as_slice()).map_err(LedgerError::database)?;
             put_device(write, account, &device)?;
             Ok(Added::Added)
@@ -277,10 +281,16 @@ impl Ledger for RedbLedger {
     }
 
     fn remove_device(&self, account: AccountId, device: TokenId) -> Answer<'_, bool> {
-        self.write(move |write| {
+        let removed = self.write(move |write| {
             let mut devices = write.open_table(DEVICES).map_err(LedgerError::database)?;
             let gone = devices.remove((account.0, device.0)).map_err(LedgerError::database)?;
             Ok(gone.is_some())
+        });
+        Box::pin(async move {
+            let gone = removed.await?;
+            // Nobody may be listening.
+            drop(self.nudges.send((account, SIGNED_OUT)));
+            Ok(gone)
         })
     }
 
@@ -288,17 +298,26 @@ impl Ledger for RedbLedger {
         let written = self.write(move |write| admit(write, account, &batch));
         Box::pin(async move {
             let admitted = written.await??;
-            let Admitted { answers, before, cursor, grown } = admitted;
+            let (ingested, grown) = admitted;
             if grown {
                 // Nobody may be listening.
-                drop(self.nudges.send((account, cursor)));
+                drop(self.nudges.send((account, ingested.cursor)));
             }
-            Ok(Ingested { answers, before, cursor })
+            Ok(ingested)
         })
     }
 
     fn page(&self, account: AccountId, after: u64, limit: usize) -> Answer<'_, Page> {
         self.read(move |read| page(read, account, after, limit))
+    }
+
+    fn knows(&self, account: AccountId, anchor: Anchor) -> Answer<'_, bool> {
+        self.read(move |read| {
+            let records = read.open_table(RECORDS).map_err(LedgerError::database)?;
+            let row = records.get((account.0, anchor.number)).map_err(LedgerError::database)?;
+            let row = row.map(|row| unpack::<RecordBytes>(row.value())).transpose()?;
+            Ok(row.is_some_and(|row| row.tag == anchor.tag))
+        })
     }
 
     fn end(&self, account: AccountId) -> Answer<'_, u64> {
@@ -390,15 +409,8 @@ const fn chain_code(chain: ChainKind) -> u8 {
     }
 }
 
-/// What a batch came to.
-#[derive(Debug)]
-struct Admitted {
-    answers: Vec<EntryAnswer>,
-    /// What to say of the feed before, and its end afterwards.
-    before: u64,
-    cursor: u64,
-    grown: bool,
-}
+/// What a batch came to, and whether the feed has grown.
+type Admitted = (Ingested, bool);
 
 /// Decides and writes. Inside is what went wrong before anything was written: others in the same
 /// transaction are not concerned.
@@ -413,18 +425,20 @@ fn admit(
     };
     let (end, cursor) = (row.feed, row.feed + decided.records());
     let grown = end < cursor;
+    let before_tag = tag_at(end, row.tag);
+    let tag = if grown { draw_tag()? } else { row.tag };
     if grown {
         let documents = row.documents + decided.begun;
-        let row = pack(&AccountBytes { feed: cursor, documents, ..row })?;
+        let row = pack(&AccountBytes { feed: cursor, documents, tag, ..row })?;
         let mut accounts = write.open_table(ACCOUNTS).map_err(LedgerError::database)?;
         accounts.insert(account.0, row.as_slice()).map_err(LedgerError::database)?;
         drop(accounts);
         void_records(write, account, &decided)?;
-        put_records(write, account, end, &decided)?;
+        put_records(write, account, (end, tag), &decided)?;
         put_documents(write, account, &decided)?;
     }
-    let before = decided.before(cursor);
-    Ok(Ok(Admitted { answers: decided.answers, before, cursor, grown }))
+    let (before, tag) = (decided.before(cursor), tag_at(cursor, tag));
+    Ok(Ok((Ingested { answers: decided.answers, before, cursor, before_tag, tag }, grown)))
 }
 
 fn read_and_decide(
@@ -584,7 +598,7 @@ fn void_records(
 fn put_records(
     write: &WriteTransaction,
     account: AccountId,
-    before: u64,
+    (before, tag): (u64, FeedTag),
     decided: &Decided,
 ) -> Result<(), LedgerError> {
     let mut records = write.open_table(RECORDS).map_err(LedgerError::database)?;
@@ -598,7 +612,7 @@ fn put_records(
             number += 1;
             let record = StoredRecord::new(record, through);
             let (document, link) = (record.document.id().0, &record.link);
-            let row = pack(&RecordBytes::of(&record))?;
+            let row = pack(&RecordBytes::of(&record, tag))?;
             records.insert((account.0, number), row.as_slice()).map_err(LedgerError::database)?;
             if record.kind == RecordKind::Void {
                 continue;
@@ -648,17 +662,21 @@ fn page(
     let accounts = read.open_table(ACCOUNTS).map_err(LedgerError::database)?;
     let end = find_account(&accounts, account)?.map_or(0, |row| row.feed);
     let records = read.open_table(RECORDS).map_err(LedgerError::database)?;
-    let mut page = Page { records: Vec::new(), cursor: after, end };
+    let mut page = Page { records: Vec::new(), cursor: after, end, tag: None, reset: false };
+    let at = records.get((account.0, after)).map_err(LedgerError::database)?;
+    page.tag = at.map(|row| unpack::<RecordBytes>(row.value())).transpose()?.map(|row| row.tag);
     let mut cut = Cut::new(limit);
     let range = (account.0, after.saturating_add(1))..=(account.0, u64::MAX);
     for row in records.range(range).map_err(LedgerError::database)? {
         let (key, value) = row.map_err(LedgerError::database)?;
         let number = key.value().1;
-        let record = unpack::<RecordBytes>(value.value())?.record()?;
+        let row = unpack::<RecordBytes>(value.value())?;
+        let tag = row.tag;
+        let record = row.record()?;
         if !cut.takes(number, record.through, record.bytes.len() as u64) {
             break;
         }
-        page.cursor = number;
+        (page.cursor, page.tag) = (number, Some(tag));
         page.records.push(record.into_feed(number));
     }
     Ok(page)

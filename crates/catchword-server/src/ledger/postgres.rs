@@ -13,7 +13,7 @@ use std::time::Duration;
 use catchword_model::exchange::DocumentName;
 use catchword_model::id::BookId;
 use catchword_proto::cloud::api::{
-    AccountId, Book, Books, DEVICES_MAX, Ingested, Page, RECORDS_MAX, TokenId,
+    AccountId, Anchor, Book, Books, DEVICES_MAX, FeedTag, Ingested, Page, TokenId,
 };
 use catchword_proto::cloud::codec::parse_document;
 use deadpool_postgres::{
@@ -23,8 +23,9 @@ use tokio::sync::broadcast;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use self::admit::Admitted;
-use super::{AccountRow, Added, Answer, Cut, DeviceRow, Ledger, LedgerError, NUDGES_MAX, book_of};
+use super::{
+    AccountRow, Added, Answer, Cut, DeviceRow, Ledger, LedgerError, NUDGES_MAX, SIGNED_OUT, book_of,
+};
 use crate::docket::DocumentRow;
 use crate::entry::Batch;
 use crate::fold::{Fold, RegisterKey};
@@ -305,6 +306,9 @@ impl Ledger for PostgresLedger {
             let work = self.begin(account).await?;
             let gone = work.execute(REMOVE, &[&&account.0[..], &&device.0[..]]).await?;
             work.commit().await?;
+            // Nobody may be listening.
+            drop(self.nudges.send((account, SIGNED_OUT)));
+            self.notices.tell(account, SIGNED_OUT);
             Ok(0 < gone)
         })
     }
@@ -315,13 +319,13 @@ impl Ledger for PostgresLedger {
             // On its own, so that nobody who stops waiting interrupts a transaction.
             let admitting = tokio::spawn(async move { admit::admit(&pool, account, &batch).await });
             let admitted = admitting.await.map_err(LedgerError::database)??;
-            let Admitted { answers, before, cursor, grown } = admitted;
+            let (ingested, grown) = admitted;
             if grown {
                 // Nobody may be listening.
-                drop(self.nudges.send((account, cursor)));
-                self.notices.tell(account, cursor);
+                drop(self.nudges.send((account, ingested.cursor)));
+                self.notices.tell(account, ingested.cursor);
             }
-            Ok(Ingested { answers, before, cursor })
+            Ok(ingested)
         })
     }
 
@@ -331,6 +335,15 @@ impl Ledger for PostgresLedger {
             let page = page(&work, account, after, limit).await?;
             work.commit().await?;
             Ok(page)
+        })
+    }
+
+    fn knows(&self, account: AccountId, anchor: Anchor) -> Answer<'_, bool> {
+        Box::pin(async move {
+            let work = self.begin(account).await?;
+            let tag = tag(&work, account, anchor.number).await?;
+            work.commit().await?;
+            Ok(tag == Some(anchor.tag))
         })
     }
 
@@ -407,21 +420,32 @@ async fn page(
     const LIST: &str = "SELECT feed, through, octet_length(bytes)::bigint FROM catchword.records \
                         WHERE account_id = $1 AND $2 < feed ORDER BY feed LIMIT $3";
     let id = &account.0[..];
-    let rows = limit.saturating_add(RECORDS_MAX) as u64;
     let mut cut = Cut::new(limit);
-    let mut cursor = after;
-    for row in work.query(LIST, &[&id, &number(after), &number(rows)]).await? {
+    for row in work.query(LIST, &[&id, &number(after), &number(limit as u64)]).await? {
         let (feed, through, bytes) = (count(&row, 0)?, count(&row, 1)?, count(&row, 2)?);
         if !cut.takes(feed, through, bytes) {
             break;
         }
-        cursor = feed;
     }
+    // An entry that was begun is ended, however many records it has.
+    let cursor = after.max(cut.through);
     let rows = work.query(record::BETWEEN, &[&id, &number(after), &number(cursor)]).await?;
     let records = rows.iter().map(record::feed_record).collect::<Result<_, _>>()?;
     // Read last, so that it is never below the cursor.
     let end = end(work, account).await?;
-    Ok(Page { records, cursor, end })
+    let tag = tag(work, account, cursor).await?;
+    Ok(Page { records, cursor, end, tag, reset: false })
+}
+
+/// Returns the tag of a record, if it is there.
+async fn tag(work: &Work, account: AccountId, at: u64) -> Result<Option<FeedTag>, LedgerError> {
+    const TAG: &str = "SELECT tag FROM catchword.records WHERE account_id = $1 AND feed = $2";
+    let rows = work.query(TAG, &[&&account.0[..], &number(at)]).await?;
+    rows.first().map(|row| tag_of(row, 0)).transpose()
+}
+
+fn tag_of(row: &Row, at: usize) -> Result<FeedTag, LedgerError> {
+    Ok(FeedTag(column::<i64>(row, at)?.to_be_bytes()))
 }
 
 async fn end(work: &Work, account: AccountId) -> Result<u64, LedgerError> {

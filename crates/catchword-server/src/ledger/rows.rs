@@ -5,7 +5,7 @@ use catchword_model::exchange::DocumentName;
 use catchword_model::hlc::Hlc;
 use catchword_model::id::{ActorId, Author, sha256};
 use catchword_model::merge::Holder;
-use catchword_proto::cloud::api::{ChainKind, Verdict, WireStatement};
+use catchword_proto::cloud::api::{ChainKind, FeedTag, Verdict, WireStatement};
 use catchword_proto::cloud::codec::{Blob, Format};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,13 @@ pub(super) struct AccountBytes {
     pub(super) password_hash: String,
     pub(super) feed: u64,
     pub(super) documents: u64,
+    /// The tag of the last record. Those of earlier releases have zeros.
+    #[serde(default = "no_tag")]
+    pub(super) tag: FeedTag,
+}
+
+pub(super) const fn no_tag() -> FeedTag {
+    FeedTag([0; 8])
 }
 
 /// A device.
@@ -67,10 +74,12 @@ pub(super) struct RecordBytes {
     /// This says no more than that the rest is void.
     #[serde(default)]
     notice: bool,
+    #[serde(default = "no_tag")]
+    pub(super) tag: FeedTag,
 }
 
 impl RecordBytes {
-    pub(super) fn of(record: &StoredRecord) -> Self {
+    pub(super) fn of(record: &StoredRecord, tag: FeedTag) -> Self {
         let link = &record.link;
         Self {
             document: record.document,
@@ -88,6 +97,7 @@ impl RecordBytes {
             statement: record.statement.clone(),
             bytes: Blob(record.bytes.clone()),
             notice: record.kind == RecordKind::Void,
+            tag,
         }
     }
 

@@ -8,8 +8,8 @@ use catchword_model::exchange::DocumentName;
 use catchword_model::id::sha256;
 use catchword_model::meta::{Meta, Rank};
 use catchword_proto::cloud::api::{
-    AccountId, DEVICES_MAX, Entry, FeedRecord, Hash, Ingested, Outcome, Page, Reason, Receipt,
-    Record, TokenId, Verdict, WireStatement,
+    AccountId, Anchor, DEVICES_MAX, Entry, FeedRecord, FeedTag, Hash, Ingested, Outcome, Page,
+    Reason, Receipt, Record, TokenId, Verdict, WireStatement,
 };
 use catchword_proto::cloud::codec::Blob;
 use catchword_server::entry::Batch;
@@ -48,6 +48,7 @@ macro_rules! suite {
             an_account_sees_nothing_of_another,
             a_nudge_says_how_far_the_feed_is,
             a_page_ends_where_an_entry_ended,
+            a_record_of_the_feed_is_known_by_its_tag,
             a_page_is_covered_by_its_own_statements,
             a_page_has_at_most_some_bytes_and_always_an_entry,
             books_are_listed_with_place_and_counts,
@@ -65,6 +66,7 @@ macro_rules! suite {
             in_whatever_order_histories_come_the_same_counts,
             events_follow_one_another,
             every_kind_of_document_is_taken,
+            chains_that_interleave_all_the_way_are_one_entry,
             an_upgrade_needs_no_statement_and_makes_containers,
             a_document_has_at_most_so_many_actors,
             an_account_has_at_most_so_many_documents,
@@ -300,7 +302,10 @@ pub(crate) async fn an_account_sees_nothing_of_another(ledgers: Ledgers) {
     assert_eq!(anna.ledger.devices(anna.account).await.unwrap().len(), 1);
 
     assert_eq!(bert.end().await, 0);
-    assert_eq!(bert.page(0, 10).await, Page { records: Vec::new(), cursor: 0, end: 0 });
+    assert_eq!(
+        bert.page(0, 10).await,
+        Page { records: Vec::new(), cursor: 0, end: 0, tag: None, reset: false }
+    );
     assert_eq!(bert.ledger.books(bert.account, None, 9).await.unwrap().books, []);
     assert_eq!(bert.ledger.book(bert.account, book(1)).await.unwrap(), None);
     assert!(anna.ledger.remove_device(anna.account, TokenId([0; 16])).await.unwrap());

@@ -1,9 +1,13 @@
 //! The suite against the embedded ledger.
 
+use std::collections::BTreeSet;
+
+use catchword_proto::cloud::api::Anchor;
 use catchword_server::ledger::{LedgerError, RedbLedger};
 use redb::backends::InMemoryBackend;
 
 use crate::conformance::{self, Ledgers};
+use crate::devices::{Device, doc};
 
 fn ledger() -> RedbLedger {
     let database = redb::Builder::new().create_with_backend(InMemoryBackend::new()).unwrap();
@@ -61,6 +65,41 @@ fn what_was_answered_is_there_after_the_ledger_is_opened_again() {
         let ledgers = Ledgers::new(RedbLedger::open(&file).unwrap());
         assert_eq!(ledgers.end().await, cursor);
         assert!(RedbLedger::open(&file).is_err(), "one process has the file");
+    });
+}
+
+/// What the documentation says about backup and restore: also when the feed has grown past the cursor.
+#[test]
+fn a_restored_server_does_not_know_what_came_after_its_backup() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, backup) = (folder.path().join("cloud.redb"), folder.path().join("backup.redb"));
+    run(async |_| {
+        let known = {
+            let ledgers = Ledgers::new(RedbLedger::open(&file).unwrap());
+            conformance::fill(&ledgers, 5).await
+        };
+        std::fs::copy(&file, &backup).unwrap();
+        let push = async |ledgers: &Ledgers, quotes: &[&str]| {
+            let mut tablet = Device::new(2);
+            quotes.iter().for_each(|quote| drop(tablet.annotate(doc(1), quote)));
+            ledgers.push(&[tablet.entry(doc(1), &BTreeSet::new(), 0)]).await
+        };
+        let (before, after) = {
+            let ledgers = Ledgers::new(RedbLedger::open(&file).unwrap());
+            let page = ledgers.page(0, 9).await;
+            let after = push(&ledgers, &["after the backup"]).await;
+            (Anchor { number: known, tag: page.tag.unwrap() }, after)
+        };
+        let after = Anchor { number: after.cursor, tag: after.tag.unwrap() };
+
+        std::fs::copy(&backup, &file).unwrap();
+        let ledgers = Ledgers::new(RedbLedger::open(&file).unwrap());
+        let knows = async |anchor| ledgers.ledger.knows(ledgers.account, anchor).await.unwrap();
+        assert!(knows(before).await && !knows(after).await);
+        // The same change comes again, under the same number.
+        push(&ledgers, &["after the backup"]).await;
+        assert_eq!(ledgers.end().await, after.number);
+        assert!(knows(before).await && !knows(after).await);
     });
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use catchword_proto::cloud::api::{
     BODY_BYTES_MAX, Books, DEVICES_MAX, Devices, Entry, Ingested, Nudge, Outcome, Page,
-    ProblemKind, RECORDS_MAX, SignedIn,
+    ProblemKind, RECORDS_MAX, Record, SignedIn,
 };
 use catchword_proto::cloud::codec::Format;
 use catchword_server::app::{AddressFrom, OPENAPI, Policy, Routes, SignUp};
@@ -41,6 +41,15 @@ fn a_device_signs_up_pushes_and_reads_and_another_one_signs_in_and_reads_the_sam
     let tablet = Client { at: server.at, signed_in: reply.json() };
     let page: Page = tablet.get("/v1/changes?after=0&limit=10").json();
     assert_eq!((page.records.len(), page.cursor, page.end), (2, 2, 2));
+    let tag = page.tag.unwrap();
+    let with = |known: &str| anna.get(&format!("/v1/changes?after=2&known={known}"));
+    let same: Page = with(&format!("2-{tag}")).json();
+    assert_eq!((same.reset, same.tag), (false, Some(tag)));
+    for known in ["2-0123456789abcdef".to_owned(), format!("3-{tag}")] {
+        let other: Page = with(&known).json();
+        assert!(other.reset && other.records.is_empty() && other.end == 2, "{known}: {other:?}");
+    }
+    assert_eq!(with("2").problem(), ProblemKind::Malformed);
     let cbor =
         tablet.try_call(("GET", "/v1/changes"), &[("accept", "application/cbor")], &[]).unwrap();
     assert_eq!(cbor.headers["content-type"], "application/cbor");
@@ -183,13 +192,10 @@ fn a_body_and_a_batch_have_limits() {
     let server = Server::start(OPEN);
     let anna = server.sign_up("anna");
     let mut phone = Device::new(1);
-    for n in 0..=RECORDS_MAX {
-        phone.annotate(doc(1), &n.to_string());
-    }
-    let all: Vec<_> = phone.history(doc(1)).changes().skip(1).cloned().collect();
-    let too_many = phone.entry_of(doc(1), 0, &all, &[]);
-    let most = phone.entry_of(doc(1), 0, &all[..RECORDS_MAX], &[]);
-    let empty = Entry { changes: Vec::new(), ..most.clone() };
+    let all: Vec<_> = (0..=RECORDS_MAX).map(|_| phone.read(book(1))).collect();
+    let too_many = phone.entry_of(doc(1), 0, &[], &all);
+    let most = phone.entry_of(doc(1), 0, &[], &all[..RECORDS_MAX]);
+    let empty = Entry { events: Vec::new(), ..most.clone() };
     assert_eq!(anna.try_push(&[too_many]).unwrap().problem(), ProblemKind::TooLarge);
     assert_eq!(anna.try_push(&[most.clone(), empty]).unwrap().problem(), ProblemKind::TooLarge);
     assert_eq!(anna.push(&[most]).cursor, RECORDS_MAX as u64);
@@ -507,6 +513,76 @@ fn a_live_connection_says_how_far_the_feed_is_until_its_device_is_signed_out() {
     assert_eq!(healthy.status, 200);
     drop(server);
     assert_eq!(of_bert.next(), None, "the server has ended");
+}
+
+/// What was answered before the process ended is there when the next one begins.
+#[test]
+fn a_server_that_ends_while_many_push_has_everything_that_it_answered() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use catchword_server::ledger::{Ledger as _, RedbLedger};
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("cloud.redb");
+    let server = Server::over(OPEN, Arc::new(RedbLedger::open(&file).unwrap()), (None, None));
+    let anna = server.sign_up("anna");
+    let taken = Arc::new(AtomicUsize::new(0));
+    let pushing: Vec<_> = (1..=4)
+        .map(|number| {
+            let (anna, taken) = (anna.clone(), Arc::clone(&taken));
+            std::thread::spawn(move || {
+                let mut device = Device::new(number);
+                let (mut written, mut answered) = (BTreeSet::new(), BTreeSet::new());
+                loop {
+                    for _ in 0..20 {
+                        let quote = written.len().to_string();
+                        written.insert(device.annotate(doc(number), &quote).hash().0);
+                    }
+                    match anna.try_push(&[device.entry(doc(number), &answered, 0)]) {
+                        Ok(reply) if reply.status == 200 => {
+                            receipt(&reply.json::<Ingested>().answers[0].outcome);
+                            answered = written.clone();
+                            taken.fetch_add(1, Ordering::Relaxed);
+                        }
+                        // It is asked to slow down.
+                        Ok(reply) if reply.status == 429 => (),
+                        Ok(_) | Err(_) => return (answered, written),
+                    }
+                }
+            })
+        })
+        .collect();
+    while taken.load(Ordering::Relaxed) < 12 {
+        std::thread::yield_now();
+    }
+    drop(server);
+
+    let ends: Vec<_> = pushing.into_iter().map(|thread| thread.join().unwrap()).collect();
+    let ledger = RedbLedger::open(&file).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut found = BTreeSet::new();
+    let mut cursor = 0;
+    loop {
+        let page = runtime.block_on(ledger.page(anna.signed_in.account, cursor, 1_000)).unwrap();
+        for record in page.records {
+            let Record::Change { bytes, .. } = record.record else { continue };
+            found.insert(catchword_model::change::read::read(&bytes.0).unwrap().hash().0);
+        }
+        if page.cursor == page.end {
+            break;
+        }
+        cursor = page.cursor;
+    }
+    let mut answered_in_all = 0;
+    for (answered, written) in ends {
+        answered_in_all += answered.len();
+        assert!(answered.is_subset(&found), "what was answered is there");
+        let there = written.intersection(&found).count();
+        assert!([answered.len(), written.len()].contains(&there), "a batch is whole: {there}");
+    }
+    eprintln!("ended after {answered_in_all} changes were answered; {} are there", found.len());
+    assert!(12 * 20 <= answered_in_all);
 }
 
 /// The same calls over TLS 1.3, with a certificate that the client knows.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use catchword_server::entry::Batch;
-use catchword_server::ledger::{LedgerError, PostgresLedger};
+use catchword_server::ledger::{LedgerError, PostgresLedger, SIGNED_OUT};
 use tokio_postgres::NoTls;
 
 use crate::cluster::{self, Cluster};
@@ -65,6 +65,22 @@ fn processes_on_one_database_behave_as_one() {
             while nudges.recv().await.unwrap() != (anna.account, 40) {}
         });
         heard.await.unwrap();
+
+        // Growing and signing out are heard of, both, however close together.
+        let id = anna.ledger.devices(anna.account).await.unwrap()[0].id;
+        phone.annotate(doc(1), "more");
+        anna.push(&[phone.entry(doc(1), &known, 0)]).await;
+        assert!(anna.ledger.remove_device(anna.account, id).await.unwrap());
+        let heard = tokio::time::timeout(std::time::Duration::from_secs(20), async {
+            let mut left = BTreeSet::from([SIGNED_OUT, 41]);
+            while !left.is_empty() {
+                let (account, end) = nudges.recv().await.unwrap();
+                assert_eq!(account, anna.account);
+                left.remove(&end);
+            }
+        });
+        heard.await.unwrap();
+        assert_eq!(of_other.ledger.device(anna.account, id).await.unwrap(), None);
     });
 }
 

@@ -47,7 +47,7 @@ impl Server {
         Self::over(policy, Arc::new(RedbLedger::over(database).unwrap()), (Some(tls), None))
     }
 
-    fn over(
+    pub(crate) fn over(
         policy: Policy,
         ledger: Arc<dyn Ledger>,
         (tls, files): (Option<TlsAcceptor>, Option<Disk>),

@@ -41,10 +41,28 @@ pub struct CloudAccount {
     pub signed_in: bool,
     /// Up to where the account's feed is merged.
     pub cursor: u64,
+    /// The last record of the feed that was merged and has a tag: its number and the tag. The cursor may
+    /// be before it, where something is read again.
+    pub known: Option<(u64, [u8; 8])>,
     /// Everything up to this local sequence is history from before the library signed in.
     pub replay_through: u64,
     /// When it signed in or out, in milliseconds since the Unix epoch.
     pub since_ms: u64,
+}
+
+/// How far a feed is merged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CloudCursor {
+    /// The number of the last record.
+    pub number: u64,
+    /// What tells that record from another one with its number, if the server said so.
+    pub tag: Option<[u8; 8]>,
+}
+
+impl From<u64> for CloudCursor {
+    fn from(number: u64) -> Self {
+        Self { number, tag: None }
+    }
 }
 
 /// Where to go on with an account.
@@ -52,6 +70,8 @@ pub struct CloudAccount {
 pub struct CloudStart {
     /// Up to where the feed is merged.
     pub cursor: u64,
+    /// The last record of the feed that was merged and has a tag: its number and the tag.
+    pub known: Option<(u64, [u8; 8])>,
     /// Positions of this device that the server wants to have written again, by their stamps.
     pub again: Vec<(BookId, Hlc)>,
 }
@@ -74,9 +94,21 @@ impl CloudAccount {
         }
         out.byte(u8::from(login.plain)).byte(u8::from(self.signed_in));
         out.number(self.cursor).number(self.replay_through).number(self.since_ms);
+        if let Some((number, tag)) = &self.known {
+            out.number(*number).fixed(tag);
+        }
         let mut meta = write.open_table(tables::META).map_err(load)?;
         meta.insert(meta::CLOUD_ACCOUNT, out.0.as_slice()).map_err(load)?;
         Ok(())
+    }
+
+    /// Moves to a cursor, which may be an earlier one.
+    pub(super) fn at(self, cursor: CloudCursor) -> Self {
+        let CloudCursor { number, tag } = cursor;
+        let earlier = self.known.is_some_and(|(known, _)| number < known);
+        let tag = tag.filter(|_| !earlier && 0 < number);
+        let known = tag.map_or(self.known, |tag| Some((number, tag)));
+        Self { cursor: number, known, ..self }
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, LoadError> {
@@ -90,8 +122,9 @@ impl CloudAccount {
         let login = CloudLogin { url, user, account, device, roots, plain };
         let (cursor, replay_through) = (input.number()?, input.number()?);
         let since_ms = input.number()?;
+        let known = if input.is_empty() { None } else { Some((input.number()?, input.fixed()?)) };
         if input.is_empty() {
-            Ok(Self { login, signed_in, cursor, replay_through, since_ms })
+            Ok(Self { login, signed_in, cursor, known, replay_through, since_ms })
         } else {
             Err(corrupt("what is kept of an account has something after its end"))
         }
@@ -200,7 +233,8 @@ impl Store {
         let end = inner.end()?;
         let (_, disk) = inner.parts()?;
         let account = disk.cloud_account()?;
-        let account = account.map(|of| CloudAccount { cursor: 0, replay_through: end, ..of });
+        let account =
+            account.map(|of| CloudAccount { cursor: 0, known: None, replay_through: end, ..of });
         Ok(inner.write_meta(|write| {
             write.delete_table(tables::CLOUD).map_err(load)?;
             write.open_table(tables::CLOUD).map_err(load)?;
@@ -231,7 +265,8 @@ impl Store {
         let skipped = disk.skipped(server)?;
         let again = disk.cloud_rows()?.into_iter();
         let again = again.filter_map(|(id, row)| Some((BookId(id.0), row.again?))).collect();
-        let mut cursor = disk.cloud_account()?.map_or(0, |account| account.cursor);
+        let account = disk.cloud_account()?.unwrap_or_default();
+        let (mut cursor, known) = (account.cursor, account.known);
         drop(inner);
         if !skipped.is_empty() {
             let mut rows = BTreeMap::new();
@@ -239,8 +274,8 @@ impl Store {
                 cursor = cursor.min(row.skipped.take().map_or(cursor, |skipped| skipped.after));
                 rows.insert(document, row);
             }
-            self.keep_cloud_rows(&rows, Some(cursor))?;
+            self.keep_cloud_rows(&rows, Some(cursor.into()))?;
         }
-        Ok(CloudStart { cursor, again })
+        Ok(CloudStart { cursor, known, again })
     }
 }

@@ -7,7 +7,8 @@ use catchword_model::exchange::DocumentName;
 use catchword_model::id::{DocumentId, Generation};
 use catchword_model::identity::Fingerprint;
 use catchword_store::{
-    Class, CloudLogin, CloudRow, CloudStart, Consignment, Origin, Skipped, Stopped, Store, Unsent,
+    Class, CloudCursor, CloudLogin, CloudRow, CloudStart, Consignment, Origin, Skipped, Stopped,
+    Store, Unsent,
 };
 
 use crate::exchange_support::{Device, device_options};
@@ -203,7 +204,7 @@ fn signing_out_keeps_everything_and_another_account_knows_nothing() {
     let stopped = Stopped { reason: "it breaks a rule".to_owned(), since_ms: 7 };
     let row = CloudRow { version: 3, stopped: Some(stopped), ..CloudRow::default() };
     let rows = BTreeMap::from([(BOOK.document(), row)]);
-    phone.store.keep_cloud_rows(&rows, Some(40)).unwrap();
+    phone.store.keep_cloud_rows(&rows, Some(40.into())).unwrap();
     phone.write(&[annotate(2, 1)], 2);
     assert_eq!(start(&phone).cursor, 40);
 
@@ -233,12 +234,14 @@ fn signing_out_keeps_everything_and_another_account_knows_nothing() {
 fn a_server_that_went_back_is_given_everything_as_history() {
     let phone = Device::with_book(1);
     phone.store.sign_in_to_cloud(&login(1), 5).unwrap();
-    phone.store.keep_cloud_rows(&BTreeMap::new(), Some(40)).unwrap();
+    let cursor = CloudCursor { number: 40, tag: Some([7; 8]) };
+    phone.store.keep_cloud_rows(&BTreeMap::new(), Some(cursor)).unwrap();
     let before = phone.store.cloud_account().unwrap().unwrap();
+    assert_eq!((before.cursor, before.known), (40, Some((40, [7; 8]))));
     phone.write(&[annotate(2, 1)], 2);
     phone.store.forget_cloud().unwrap();
     let after = phone.store.cloud_account().unwrap().unwrap();
-    assert_eq!((after.cursor, after.signed_in), (0, true));
+    assert_eq!((after.cursor, after.known, after.signed_in), (0, None, true));
     assert!(before.replay_through < after.replay_through);
 }
 
@@ -250,7 +253,8 @@ fn what_was_passed_over_is_read_again_once_it_is_exchanged() {
     let skipped = Skipped { after: 11, book: Some(BOOK) };
     let row = CloudRow { skipped: Some(skipped), ..CloudRow::default() };
     let rows = BTreeMap::from([(BOOK.notes_document(), row.clone())]);
-    phone.store.keep_cloud_rows(&rows, Some(40)).unwrap();
+    let cursor = CloudCursor { number: 40, tag: Some([7; 8]) };
+    phone.store.keep_cloud_rows(&rows, Some(cursor)).unwrap();
     assert_eq!(phone.store.cloud_row(BOOK.notes_document()).unwrap(), row);
     let lacks = |of: &Device| of.towards(SERVER, |server| of.store.lacks_of_cloud(server).unwrap());
     assert!(!lacks(&phone));
@@ -261,6 +265,13 @@ fn what_was_passed_over_is_read_again_once_it_is_exchanged() {
     assert_eq!(start(&phone).cursor, 11);
     assert!(!lacks(&phone));
     assert_eq!(start(&phone).cursor, 11, "it is durable");
+    // By what was merged before a server is known that has gone back meanwhile.
+    let earlier = CloudCursor { number: 12, tag: Some([8; 8]) };
+    phone.store.keep_cloud_rows(&BTreeMap::new(), Some(earlier)).unwrap();
+    assert_eq!((start(&phone).cursor, start(&phone).known), (12, Some((40, [7; 8]))));
+    let later = CloudCursor { number: 41, tag: Some([9; 8]) };
+    phone.store.keep_cloud_rows(&BTreeMap::new(), Some(later)).unwrap();
+    assert_eq!((start(&phone).cursor, start(&phone).known), (41, Some((41, [9; 8]))));
 }
 
 #[test]

@@ -2,29 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use catchword_proto::cloud::api::{AccountId, EntryAnswer};
+use catchword_proto::cloud::api::{AccountId, FeedTag, Ingested};
 use catchword_proto::cloud::codec::document_text;
 use deadpool_postgres::Pool;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::record::{chain_code, link, link_columns, record_code, verdict_code};
-use super::{Work, begin, column, count, document_row, fixed, number, one};
+use super::{Work, begin, column, count, document_row, fixed, number, one, tag_of};
 use crate::docket::{DocumentRow, Loaded};
 use crate::entry::{Batch, Wanted};
 use crate::fold::{MARK_CODES, position_keys};
 use crate::ledger::rows::{damaged, pack, pack_clock};
-use crate::ledger::{Decided, LedgerError, decide};
+use crate::ledger::{Decided, LedgerError, decide, draw_tag, tag_at};
 
-/// What a batch came to.
-#[derive(Debug)]
-pub(super) struct Admitted {
-    pub(super) answers: Vec<EntryAnswer>,
-    /// What to say of the feed before, and its end afterwards.
-    pub(super) before: u64,
-    pub(super) cursor: u64,
-    pub(super) grown: bool,
-}
+/// What a batch came to, and whether the feed has grown.
+pub(super) type Admitted = (Ingested, bool);
 
 type Parameters<'a> = Vec<&'a (dyn ToSql + Sync)>;
 
@@ -35,7 +28,7 @@ pub(super) async fn admit(
 ) -> Result<Admitted, LedgerError> {
     let wanted = batch.wanted();
     let work = begin(pool, account).await?;
-    let (feed, documents, mut loaded) = load(&work, account, &wanted).await?;
+    let (end, documents, mut loaded) = load(&work, account, &wanted).await?;
     for (wanted, loaded) in wanted.iter().zip(&mut loaded) {
         if wanted.is_forked(loaded) {
             load_whole(&work, account, wanted, loaded).await?;
@@ -46,21 +39,25 @@ pub(super) async fn admit(
     let decided = decide(batch, wanted.into_iter().zip(loaded).collect(), documents);
     if decided.records() == 0 {
         work.roll_back().await?;
-        let answers = decided.answers;
-        return Ok(Admitted { answers, before: feed, cursor: feed, grown: false });
+        let (answers, (feed, tag)) = (decided.answers, end);
+        let tag = tag_at(feed, tag);
+        let (before, cursor, before_tag) = (feed, feed, tag);
+        return Ok((Ingested { answers, before, cursor, before_tag, tag }, false));
     }
     let base: BTreeMap<_, _> = ids.into_iter().zip(before).collect();
     let of = |name| base.get(&name).copied().unwrap_or_default();
     let rows: Vec<_> = decided.dockets.iter().map(|docket| of(docket.document())).collect();
     void(&work, account, &decided).await?;
-    let cursor = write(&work, account, &decided, &rows).await?;
+    let tag = draw_tag()?;
+    let (cursor, before_tag) = write(&work, account, (&decided, tag), &rows).await?;
     if decided.dockets.len() < base.len() {
         let ids: Vec<Vec<u8>> = base.keys().map(|name| name.id().0.to_vec()).collect();
         work.execute(CLEAR, &[&&account.0[..], &ids]).await?;
     }
     work.commit().await?;
-    let before = decided.before(cursor);
-    Ok(Admitted { answers: decided.answers, before, cursor, grown: true })
+    let before_tag = tag_at(cursor - decided.records(), before_tag);
+    let (before, tag) = (decided.before(cursor), tag_at(cursor, tag));
+    Ok((Ingested { answers: decided.answers, before, cursor, before_tag, tag }, true))
 }
 
 /// Makes room for documents that are new. It waits for whoever makes the same ones.
@@ -72,7 +69,7 @@ const EXPECT: &str = "INSERT INTO catchword.documents (account_id, document, nam
 const CLEAR: &str = "DELETE FROM catchword.documents WHERE account_id = $1 \
      AND document = ANY($2) AND version = 0 AND events = 0";
 
-const ACCOUNT: &str = "SELECT feed, documents FROM catchword.accounts WHERE account_id = $1";
+const ACCOUNT: &str = "SELECT feed, documents, tag FROM catchword.accounts WHERE account_id = $1";
 
 const LOCK: &str = "SELECT document, version, events, actors FROM catchword.documents \
      WHERE account_id = $1 AND document = ANY($2) ORDER BY document FOR UPDATE";
@@ -178,12 +175,12 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// Returns the feed, the number of documents, and what was loaded, in the order of `wanted`.
+/// Returns the end of the feed and its tag, the number of documents, and what was loaded, in the order of `wanted`.
 async fn load(
     work: &Work,
     account: AccountId,
     wanted: &[Wanted],
-) -> Result<(u64, u64, Vec<Loaded>), LedgerError> {
+) -> Result<((u64, FeedTag), u64, Vec<Loaded>), LedgerError> {
     let ids: Vec<[u8; 32]> = wanted.iter().map(|wanted| wanted.document.id().0).collect();
     let asked = Asked::of(&ids, wanted);
     let id = &account.0[..];
@@ -224,9 +221,9 @@ async fn load(
     .map_err(LedgerError::database)?;
 
     let row = one(of_account)?;
-    let (feed, count_documents) = (count(&row, 0)?, count(&row, 1)?);
+    let (end, count_documents) = ((count(&row, 0)?, tag_of(&row, 2)?), count(&row, 1)?);
     let loaded = gather(&ids, &locked, [&by_hash, &by_number, &by_op], &folds)?;
-    Ok((feed, count_documents, loaded))
+    Ok((end, count_documents, loaded))
 }
 
 fn gather(
@@ -303,8 +300,9 @@ async fn void(work: &Work, account: AccountId, decided: &Decided) -> Result<(), 
 /// The account's row is locked here, after the documents, and by the first of these parts: what takes
 /// its number refers to it.
 const WRITE: &str = "WITH account AS ( \
-       UPDATE catchword.accounts SET feed = feed + $2, documents = documents + $3 \
-       WHERE account_id = $1 RETURNING feed - $2 AS before), \
+       UPDATE catchword.accounts SET feed = feed + $2, documents = documents + $3, \
+         tag_before = tag, tag = $28 \
+       WHERE account_id = $1 RETURNING feed - $2 AS before, tag_before), \
      swapped AS ( \
        UPDATE catchword.documents d \
        SET version = w.version, events = w.events, actors = w.actors \
@@ -318,15 +316,16 @@ const WRITE: &str = "WITH account AS ( \
        ON CONFLICT (account_id, document, register) DO UPDATE SET value = excluded.value), \
      kept AS ( \
        INSERT INTO catchword.records (account_id, feed, through, document, version, chain, actor, \
-         number, hash, start_op, max_op, author, clock, verdict, statement, bytes) \
+         number, hash, start_op, max_op, author, clock, verdict, statement, bytes, tag) \
        SELECT $1, before + place, before + through, document, version, chain, actor, \
-         number, hash, start_op, max_op, author, clock, verdict, statement, bytes \
+         number, hash, start_op, max_op, author, clock, verdict, statement, bytes, $28 \
        FROM account, unnest($13::int8[], $14::int8[], $15::bytea[], $16::int8[], $17::int2[], \
          $18::bytea[], $19::int8[], $20::bytea[], $21::int8[], $22::int8[], $23::bytea[], \
          $24::bytea[], $25::int2[], $26::bytea[], $27::bytea[]) \
          AS w (place, through, document, version, chain, actor, number, hash, start_op, max_op, \
          author, clock, verdict, statement, bytes) RETURNING 1) \
-     SELECT before, (SELECT count(*) FROM swapped), (SELECT count(*) FROM kept) FROM account";
+     SELECT before, (SELECT count(*) FROM swapped), (SELECT count(*) FROM kept), tag_before \
+     FROM account";
 
 /// What is written of records, column by column.
 #[derive(Default)]
@@ -381,9 +380,9 @@ impl<'a> Records<'a> {
 async fn write(
     work: &Work,
     account: AccountId,
-    decided: &Decided,
+    (decided, tag): (&Decided, FeedTag),
     base: &[DocumentRow],
-) -> Result<u64, LedgerError> {
+) -> Result<(u64, FeedTag), LedgerError> {
     let records = Records::of(decided)?;
     let (added, begun) = (number(decided.records()), number(decided.begun));
     let dockets = &decided.dockets;
@@ -404,7 +403,7 @@ async fn write(
             values.push(value);
         }
     }
-    let id = &account.0[..];
+    let (id, tag) = (&account.0[..], i64::from_be_bytes(tag.0));
     #[rustfmt::skip]
     let parameters: Parameters<'_> = vec![
         &id, &added, &begun,
@@ -413,11 +412,12 @@ async fn write(
         &records.places, &records.through, &records.documents, &records.versions, &records.chains,
         &records.actors, &records.numbers, &records.hashes, &records.start_ops, &records.max_ops,
         &records.authors, &records.clocks, &records.verdicts, &records.statements, &records.bytes,
+        &tag,
     ];
     let row = one(work.query(WRITE, &parameters).await?)?;
     let (before, swapped, kept) = (count(&row, 0)?, count(&row, 1)?, count(&row, 2)?);
     if swapped != dockets.len() as u64 || kept != decided.records() {
         return Err(LedgerError::Damaged { detail: "a document moved while it was locked" });
     }
-    Ok(before + kept)
+    Ok((before + kept, tag_of(&row, 3)?))
 }

@@ -10,6 +10,7 @@ const STEPS: &[&str] = &[
     include_str!("../../../migrations/0001-ledger.sql"),
     include_str!("../../../migrations/0002-projection.sql"),
     include_str!("../../../migrations/0003-forks.sql"),
+    include_str!("../../../migrations/0004-tags.sql"),
 ];
 
 /// Names the lock under which the schema is changed: "catchword" in ASCII, cut to 8 bytes.

@@ -1,4 +1,5 @@
-//! What server processes on one database tell each other: whose feed has grown.
+//! What server processes on one database tell each other: whose feed has grown, and whose devices were
+//! signed out.
 //!
 //! A notice is a transaction of its own behind the commit it is about, at most one each 10 ms: `NOTIFY`
 //! takes a lock that every committing transaction with a notice waits for. What is lost with a
@@ -15,6 +16,7 @@ use tokio::task::JoinHandle;
 use tokio_postgres::{AsyncMessage, Config};
 
 use super::connect::Connect;
+use crate::ledger::SIGNED_OUT;
 
 /// Between two notices of a process.
 const NOTICE_INTERVAL: Duration = Duration::from_millis(10);
@@ -31,9 +33,12 @@ pub(super) struct Notices {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    ends: Mutex<BTreeMap<AccountId, u64>>,
+    ends: Mutex<Ends>,
     some: Notify,
 }
+
+/// The end of the feed of each account, and whether a device of it was signed out: neither hides the other.
+type Ends = BTreeMap<(AccountId, bool), u64>;
 
 impl Notices {
     pub(super) fn start(
@@ -49,7 +54,7 @@ impl Notices {
 
     pub(super) fn tell(&self, account: AccountId, end: u64) {
         let mut ends = self.waiting.ends.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = ends.entry(account).or_insert(end);
+        let known = ends.entry((account, end == SIGNED_OUT)).or_insert(end);
         *known = end.max(*known);
         drop(ends);
         self.waiting.some.notify_one();
@@ -71,7 +76,7 @@ async fn tell_all(pool: Pool, waiting: Arc<Waiting>) {
         let ends =
             std::mem::take(&mut *waiting.ends.lock().unwrap_or_else(PoisonError::into_inner));
         let texts: Vec<String> =
-            ends.iter().map(|(account, end)| format!("{account} {end}")).collect();
+            ends.iter().map(|((account, _), end)| format!("{account} {end}")).collect();
         if let Ok(client) = pool.get().await {
             let told = client.execute(TELL, &[&CHANNEL, &texts]).await;
             if let Err(error) = told {

@@ -40,6 +40,49 @@ pub(crate) async fn a_page_ends_where_an_entry_ended(ledgers: Ledgers) {
     assert_eq!((beyond.records.len(), beyond.cursor, beyond.end), (0, 99, 10));
 }
 
+pub(crate) async fn a_record_of_the_feed_is_known_by_its_tag(ledgers: Ledgers) {
+    let anna = ledgers.account("tags").await;
+    let mut phone = Device::new(1);
+    let mut known = BTreeSet::new();
+    let mut tags = vec![None];
+    for size in [2, 1, 3] {
+        for n in 0..size {
+            phone.annotate(doc(1), &format!("{size} {n}"));
+        }
+        let entry = phone.entry(doc(1), &known, 0);
+        let pushed = anna.push(std::slice::from_ref(&entry)).await;
+        assert_eq!(pushed.before_tag, *tags.last().unwrap());
+        tags.extend(std::iter::repeat_n(pushed.tag, size));
+        known = phone.history(doc(1)).changes().map(|change| change.hash().0).collect();
+        // What writes nothing draws none.
+        let again = anna.push(&[entry]).await;
+        assert_eq!((again.before_tag, again.tag), (pushed.tag, pushed.tag));
+    }
+    let distinct: BTreeSet<_> = tags.iter().flatten().map(|tag| tag.0).collect();
+    assert_eq!((tags.len(), distinct.len()), (7, 3), "one for each call that writes");
+
+    for (after, limit, cursor) in [(0, 1, 2), (2, 1, 3), (3, 9, 6), (0, 9, 6), (6, 9, 6)] {
+        let page = anna.page(after, limit).await;
+        assert_eq!((page.cursor, page.tag), (cursor, tags[usize::try_from(cursor).unwrap()]));
+        assert!(!page.reset);
+    }
+    assert_eq!(anna.page(99, 9).await.tag, None);
+    let knows = async |number: u64, tag: FeedTag| {
+        anna.ledger.knows(anna.account, Anchor { number, tag }).await.unwrap()
+    };
+    for number in 1..=6 {
+        let tag = tags[usize::try_from(number).unwrap()].unwrap();
+        assert!(knows(number, tag).await, "{number}");
+        let mut other = tag;
+        other.0[7] ^= 1;
+        assert!(!knows(number, other).await, "{number}");
+    }
+    assert!(!knows(3, tags[1].unwrap()).await && !knows(7, tags[6].unwrap()).await);
+    let bert = ledgers.account("tags of another").await;
+    let anchor = Anchor { number: 1, tag: tags[1].unwrap() };
+    assert!(!bert.ledger.knows(bert.account, anchor).await.unwrap());
+}
+
 pub(crate) async fn a_page_is_covered_by_its_own_statements(ledgers: Ledgers) {
     let anna = ledgers.account("covered").await;
     let (mut phone, mut tablet) = (Device::new(1), Device::new(2));

@@ -174,6 +174,33 @@ pub(crate) async fn events_follow_one_another(ledgers: Ledgers) {
     assert_eq!((book.version, book.events, book.place), (0, 3, None));
 }
 
+/// Two devices wrote a book answering each other, and a third one brings it: no part of it ends at
+/// statements in both chains, so all of it is one entry.
+pub(crate) async fn chains_that_interleave_all_the_way_are_one_entry(ledgers: Ledgers) {
+    const CHANGES: usize = 6_000;
+    let anna = ledgers.account("interleaved").await;
+    let mut devices = [Device::new(1), Device::new(2)];
+    let mut all = Vec::new();
+    for n in 0..CHANGES {
+        let [one, other] = &mut devices;
+        let (from, to) = if n % 2 == 0 { (one, other) } else { (other, one) };
+        let change = from.write(doc(1), &[titled(&n.to_string())]);
+        to.history(doc(1)).admit(change.clone());
+        all.push(change);
+    }
+    let ends = [&all[CHANGES - 2], &all[CHANGES - 1]];
+    let statements = std::iter::zip(&devices, ends);
+    let entry = keyed(Entry {
+        statements: statements.map(|(of, end)| of.sign_change(doc(1), end)).collect(),
+        changes: all.iter().map(|change| Blob(change.bytes().to_vec())).collect(),
+        ..Device::new(3).entry_of(doc(1), 0, &[], &[])
+    });
+
+    assert_eq!(receipt(&anna.push_one(&entry).await).version, CHANGES as u64);
+    let page = anna.page(0, 10).await;
+    assert_eq!((page.records.len(), page.cursor), (CHANGES, CHANGES as u64), "it is not cut");
+}
+
 pub(crate) async fn every_kind_of_document_is_taken(ledgers: Ledgers) {
     let anna = ledgers.account("kinds").await;
     let mut phone = Device::new(1);

@@ -268,7 +268,11 @@ impl World {
                     continue;
                 }
                 let answer = match transmit {
-                    Transmit::Pull { after, limit } => {
+                    Transmit::Pull { after, limit, known } => {
+                        if let Some(known) = known {
+                            let knows = ledger.knows(*account, known);
+                            assert!(runtime.block_on(knows).unwrap(), "nobody restored it");
+                        }
                         let page = ledger.page(*account, after, limit.min(40));
                         Input::Pulled(runtime.block_on(page).unwrap())
                     }

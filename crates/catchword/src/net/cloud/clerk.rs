@@ -16,14 +16,15 @@ use catchword_model::id::{BookId, DeviceId, DocumentId, Generation, sha256};
 use catchword_model::identity::Fingerprint;
 use catchword_model::schema::{Container, DocumentKind};
 use catchword_proto::cloud::api::{
-    Entry, EntryAnswer, EntryKey, Outcome, Page, Reason, Receipt, Record, Verdict, WireStatement,
+    Anchor, Entry, EntryAnswer, EntryKey, FeedTag, Outcome, Page, Reason, Receipt, Record, Verdict,
+    WireStatement,
 };
 use catchword_proto::cloud::codec::Blob;
 use catchword_proto::cloud::outbox::{Class, Waiting};
 use catchword_proto::cloud::replicator::{Answer, Question};
 use catchword_store::{
-    AppendError, ApplyError, CloudLogin, CloudRow, CollectError, Consignment, LoadError, Origin,
-    Peer, Rejection, Scope, Signer, Skipped, Stopped, Store,
+    AppendError, ApplyError, CloudCursor, CloudLogin, CloudRow, CollectError, Consignment,
+    LoadError, Origin, Peer, Rejection, Scope, Signer, Skipped, Stopped, Store,
 };
 
 /// Bytes of content that a change is taken for, when a batch is cut by their number.
@@ -166,7 +167,9 @@ impl Clerk {
             Question::Collect { documents, records_max, bytes_max } => {
                 self.collect(books, &documents, records_max, bytes_max)
             }
-            Question::Keep { answers, cursor } => self.keep(books, answers, cursor),
+            Question::Keep { answers, cursor, tag } => {
+                self.keep(books, answers, cursor.map(|cursor| cursor_of(cursor, tag)))
+            }
             Question::Rewrite(document) => self.rewrite(books, document),
         }
     }
@@ -187,11 +190,12 @@ impl Clerk {
                 again.push(DocumentName::Book(book));
             }
         }
-        Ok(Answer::Loaded { cursor: start.cursor, again })
+        let known = start.known.map(|(number, tag)| Anchor { number, tag: FeedTag(tag) });
+        Ok(Answer::Loaded { cursor: start.cursor, known, again })
     }
 
     fn merge(&mut self, books: Books<'_>, page: Page) -> Result<Answer, ClerkError> {
-        let cursor = page.cursor;
+        let cursor = cursor_of(page.cursor, page.tag);
         let arrived = lay_out(page);
         let brought = arrived.iter().map(|of| (of.name, of.brought.clone()));
         let brought: Vec<_> = brought.collect();
@@ -257,7 +261,7 @@ impl Clerk {
     fn keep_rows(
         books: Books<'_>,
         rows: &BTreeMap<DocumentId, CloudRow>,
-        cursor: Option<u64>,
+        cursor: Option<CloudCursor>,
     ) -> Result<Answer, ClerkError> {
         books.store.keep_cloud_rows(rows, cursor)?;
         let mut again = Vec::new();
@@ -367,7 +371,7 @@ impl Clerk {
         &mut self,
         books: Books<'_>,
         answers: Vec<(DocumentName, EntryAnswer)>,
-        cursor: Option<u64>,
+        cursor: Option<CloudCursor>,
     ) -> Result<Answer, ClerkError> {
         let mut rows = BTreeMap::new();
         for (name, answer) in answers {
@@ -445,6 +449,10 @@ impl Arrived {
         brought.changes.retain(|_| verdicts.next() != Some(&Verdict::Void));
         brought
     }
+}
+
+fn cursor_of(number: u64, tag: Option<FeedTag>) -> CloudCursor {
+    CloudCursor { number, tag: tag.map(|tag| tag.0) }
 }
 
 /// Sorts a page by documents.

@@ -298,8 +298,9 @@ impl<'a> Lane<'a> {
     async fn transmit(&mut self, transmit: Transmit) -> Input {
         let token = self.token.clone();
         let done = match transmit {
-            Transmit::Pull { after, limit } => {
-                let path = format!("/v1/changes?after={after}&limit={limit}");
+            Transmit::Pull { after, limit, known } => {
+                let known = known.map(|known| format!("&known={known}")).unwrap_or_default();
+                let path = format!("/v1/changes?after={after}&limit={limit}{known}");
                 let call = Call::get(&path).with_token(&token);
                 self.client.call::<Page>(call).await.map(Input::Pulled)
             }
