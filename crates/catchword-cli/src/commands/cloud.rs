@@ -3,8 +3,8 @@
 use std::io::{IsTerminal as _, Read as _};
 
 use catchword::net::cloud::{
-    AddressError, Cloud, CloudError, CloudReport, Credentials, ServerAddress, SignInError,
-    roots_of_pem,
+    AddressError, Cloud, CloudError, CloudReport, Credentials, ReachError, ServerAddress,
+    SignInError, roots_of_pem,
 };
 use console::Term;
 use serde::Serialize;
@@ -202,6 +202,9 @@ impl From<SignInError> for Failure {
             SignInError::Unusable => {
                 (Exit::Usage, "a password has 8 to 1,024 bytes, a name at most 128")
             }
+            SignInError::Server(ReachError::Certificate(_)) => {
+                (Exit::Failed, "if you trust who signed it: --ca FILE with that certificate (PEM)")
+            }
             SignInError::Server(_) => {
                 (Exit::Failed, "see that the address is right and that the server runs")
             }
@@ -220,6 +223,10 @@ impl From<CloudError> for Failure {
             CloudError::SignInAgain => {
                 (Exit::Refused, "`catchword cloud login` with the same server and name")
             }
+            CloudError::Server(ReachError::Certificate(_)) => (
+                Exit::Failed,
+                "if you trust who signed it: `catchword cloud login` with --ca FILE (PEM)",
+            ),
             CloudError::Server(_) | CloudError::Failing(_) => {
                 (Exit::Failed, "nothing is lost: it is sent when the server can be reached")
             }

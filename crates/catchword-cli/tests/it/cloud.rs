@@ -31,6 +31,12 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(folder: &Path) -> Self {
+        Self::start_with(folder, None)
+    }
+
+    /// The same with a certificate and its key, if there are any.
+    fn start_with(folder: &Path, pair: Option<[&Path; 2]>) -> Self {
+        let tls = pair.map(|[chain, key]| serving::tls(chain, key).unwrap());
         let ledger: Arc<dyn Ledger> =
             Arc::new(RedbLedger::open(&folder.join("cloud.redb")).unwrap());
         let (end, ending) = watch::channel(false);
@@ -45,7 +51,7 @@ impl Server {
                 told.send(listener.local_addr().unwrap()).unwrap();
                 let app = App::new(served, policy, ending).unwrap();
                 let router = Routes::all().serve(Arc::clone(&app));
-                serving::serve(listener, None, app, router).await;
+                serving::serve(listener, tls, app, router).await;
             });
         });
         Self { at: listening.recv().unwrap(), ledger, end, thread: Some(thread) }
@@ -153,6 +159,45 @@ fn who_may_not_enter_is_told_why_with_the_documented_exit_codes() {
     let mut child = tablet.command(&args).stdin(Stdio::piped()).spawn().unwrap();
     writeln!(child.stdin.take().unwrap(), "{PASSWORD}").unwrap();
     assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn a_certificate_that_is_not_believed_is_refused_and_the_one_of_ca_is_believed() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = || rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let (own, other) = (made(), made());
+    let file = |name: &str, text: &str| {
+        let file = folder.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        file
+    };
+    let (right, wrong) = (file("right.pem", &own.cert.pem()), file("wrong.pem", &other.cert.pem()));
+    let key = file("key.pem", &own.signing_key.serialize_pem());
+    let server = Server::start_with(folder.path(), Some([&right, &key]));
+    let url = format!("https://localhost:{}", server.at.port());
+    let (phone, book) = Shelf::with_sample();
+    let sign_up = |more: &[&str]| {
+        let args = [&["cloud", "signup", "--url", &url, "--user", "anna"], more].concat();
+        phone.command(&args).env("CATCHWORD_PASSWORD", PASSWORD).output().unwrap()
+    };
+    for more in [&[][..], &["--ca", wrong.to_str().unwrap()]] {
+        let refused = sign_up(more);
+        assert_eq!(refused.status.code(), Some(1), "{}", stderr(&refused));
+        let told = stderr(&refused);
+        assert!(
+            told.contains("certificate is not believed") && told.contains("--ca FILE"),
+            "{told}"
+        );
+        assert_eq!(of_account(&phone), Value::Null, "nothing is kept of it");
+    }
+    // A file without a certificate is no reason to believe everybody.
+    assert_ne!(sign_up(&["--ca", key.to_str().unwrap()]).status.code(), Some(0));
+
+    let done = sign_up(&["--ca", right.to_str().unwrap()]);
+    assert_eq!(done.status.code(), Some(0), "{}", stderr(&done));
+    phone.json(&["annotate", &book, "--quote", "over TLS", "--ppm", "1000"]);
+    let sent = phone.json(&["cloud", "sync"]);
+    assert!(1 <= sent["pushed"].as_u64().unwrap(), "it is believed from now on: {sent}");
 }
 
 #[test]
