@@ -77,10 +77,6 @@ impl Server {
         Some(FeedTag(u64::from(*id).to_be_bytes()))
     }
 
-    fn knows(&self, known: Anchor) -> bool {
-        self.tag(known.number) == Some(known.tag)
-    }
-
     fn page(&self, after: u64, limit: usize, known: Option<Anchor>) -> Page {
         let end = self.feed.len() as u64;
         let first = usize::try_from(after).unwrap().min(self.feed.len());
@@ -96,8 +92,8 @@ impl Server {
             })
             .collect();
         let cursor = records.last().map_or(after, |record| record.number);
-        let (tag, reset) = (self.tag(cursor), known.is_some_and(|known| !self.knows(known)));
-        Page { records, cursor, end, tag, reset }
+        let is_other = known.is_some_and(|known| self.tag(known.number) != Some(known.tag));
+        Page { records, cursor, end, tag: self.tag(cursor), reset: is_other }
     }
 
     fn verdict(&self, id: u32) -> Verdict {

@@ -81,7 +81,9 @@ fn a_restored_server_does_not_know_what_came_after_its_backup() {
         std::fs::copy(&file, &backup).unwrap();
         let push = async |ledgers: &Ledgers, quotes: &[&str]| {
             let mut tablet = Device::new(2);
-            quotes.iter().for_each(|quote| drop(tablet.annotate(doc(1), quote)));
+            for quote in quotes {
+                tablet.annotate(doc(1), quote);
+            }
             ledgers.push(&[tablet.entry(doc(1), &BTreeSet::new(), 0)]).await
         };
         let (before, after) = {
@@ -94,12 +96,12 @@ fn a_restored_server_does_not_know_what_came_after_its_backup() {
 
         std::fs::copy(&backup, &file).unwrap();
         let ledgers = Ledgers::new(RedbLedger::open(&file).unwrap());
-        let knows = async |anchor| ledgers.ledger.knows(ledgers.account, anchor).await.unwrap();
-        assert!(knows(before).await && !knows(after).await);
+        let is_there = async |anchor| ledgers.ledger.knows(ledgers.account, anchor).await.unwrap();
+        assert!(is_there(before).await && !is_there(after).await);
         // The same change comes again, under the same number.
         push(&ledgers, &["after the backup"]).await;
         assert_eq!(ledgers.end().await, after.number);
-        assert!(knows(before).await && !knows(after).await);
+        assert!(is_there(before).await && !is_there(after).await);
     });
 }
 

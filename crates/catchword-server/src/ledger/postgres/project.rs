@@ -271,7 +271,7 @@ async fn load_changes(
          WHERE before < $4 ORDER BY r.feed";
     let (limit, bytes) = (number(records as u64), number(STEP_BYTES_MAX as u64));
     let (void, through) = (verdict_code(Verdict::Void), number(through.unwrap_or(u64::MAX)));
-    let document = book.map(|book| book.document());
+    let document = book.map(BookId::document);
     let document = document.as_ref().map(|document| &document.0[..]);
     let id = &account.0[..];
     let from_number = number(from);

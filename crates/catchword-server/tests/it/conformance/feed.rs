@@ -67,17 +67,17 @@ pub(crate) async fn a_record_of_the_feed_is_known_by_its_tag(ledgers: Ledgers) {
         assert!(!page.reset);
     }
     assert_eq!(anna.page(99, 9).await.tag, None);
-    let knows = async |number: u64, tag: FeedTag| {
+    let is_there = async |number: u64, tag: FeedTag| {
         anna.ledger.knows(anna.account, Anchor { number, tag }).await.unwrap()
     };
     for number in 1..=6 {
         let tag = tags[usize::try_from(number).unwrap()].unwrap();
-        assert!(knows(number, tag).await, "{number}");
+        assert!(is_there(number, tag).await, "{number}");
         let mut other = tag;
         other.0[7] ^= 1;
-        assert!(!knows(number, other).await, "{number}");
+        assert!(!is_there(number, other).await, "{number}");
     }
-    assert!(!knows(3, tags[1].unwrap()).await && !knows(7, tags[6].unwrap()).await);
+    assert!(!is_there(3, tags[1].unwrap()).await && !is_there(7, tags[6].unwrap()).await);
     let bert = ledgers.account("tags of another").await;
     let anchor = Anchor { number: 1, tag: tags[1].unwrap() };
     assert!(!bert.ledger.knows(bert.account, anchor).await.unwrap());

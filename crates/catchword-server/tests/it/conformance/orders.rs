@@ -74,7 +74,7 @@ impl Story {
         let change = match rng.random_range(0..6) {
             0 => {
                 let event =
-                    device.read_for(book(1), u32::try_from(step * 10).unwrap() + who as u32);
+                    device.read_for(book(1), u32::try_from(step * 10 + who as u64).unwrap());
                 let statement = device.sign_event(&event);
                 self.written.push(Item { change: None, event: Some(event), statement });
                 return;
