@@ -484,6 +484,9 @@ fn complete_tables(library: &Database) -> Result<(), LoadError> {
         Ok(_) => Ok(()),
         Err(TableError::TableDoesNotExist(_)) => {
             let write = crate::flush::begin(library)?;
+            // Forks were kept apart for a person to decide about. They are repaired now, as they are
+            // seen again.
+            let _was_there = write.delete_table(tables::PAUSED).map_err(load)?;
             make_tables(&write)?;
             drop_former_tables(&write)?;
             write.commit().map_err(load)

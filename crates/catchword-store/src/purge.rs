@@ -40,7 +40,7 @@ enum Why {
     /// The book is purged, and is removed under this number from now on, since then.
     Purged(u32, u64),
     /// It is laid out anew, since a writer forked.
-    Anew(Anew),
+    Anew(Box<Anew>),
 }
 
 impl Store {
@@ -146,7 +146,7 @@ impl Gone {
             let skipped = Some(Skipped { after: 0, book });
             cloud.push((doc.id, CloudRow { skipped, ..CloudRow::default() }));
         }
-        let why = Why::Anew(Anew::of(&doc));
+        let why = Why::Anew(Box::new(Anew::of(&doc)));
         Ok(Self { documents: vec![doc], why, actors, cloud })
     }
 

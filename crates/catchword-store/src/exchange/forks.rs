@@ -104,7 +104,7 @@ impl Inner {
             self.stage_sum(hearing, number)?;
         }
         hearing.pool.vouch(&hearing.voids);
-        self.pause_if_hopeless(peer, hearing, &forks);
+        pause_if_hopeless(peer, hearing, &forks);
         Ok(!lost.is_empty())
     }
 
@@ -236,16 +236,11 @@ impl Inner {
             }
         }
     }
+}
 
-    fn pause_if_hopeless(
-        &mut self,
-        peer: &Peer<'_>,
-        hearing: &mut Hearing,
-        forks: &BTreeMap<ChainId, u64>,
-    ) {
-        let many = VOID_MAX < hearing.voids.len() || VOID_BRANCHES_MAX < hearing.voids.tips().len();
-        if many && let Some((chain, at)) = forks.first_key_value() {
-            hearing.hopeless = Some(hearing.pause(peer, *chain, *at));
-        }
+fn pause_if_hopeless(peer: &Peer<'_>, hearing: &mut Hearing, forks: &BTreeMap<ChainId, u64>) {
+    let many = VOID_MAX < hearing.voids.len() || VOID_BRANCHES_MAX < hearing.voids.tips().len();
+    if many && let Some((chain, at)) = forks.first_key_value() {
+        hearing.hopeless = Some(hearing.pause(peer, *chain, *at));
     }
 }

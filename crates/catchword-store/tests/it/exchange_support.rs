@@ -209,13 +209,13 @@ fn describe(device: &Device, other: &Device) -> String {
         };
         reaches.iter().map(one).collect()
     };
-    let mut text = format!("device {}, waiting {:?}", device.number, device.store.parked());
+    let mut lines = vec![format!("device {}, waiting {:?}", device.number, device.store.parked())];
     for (id, vector) in vectors {
         let [changes, events, void] =
             [&vector.changes, &vector.events, &vector.void].map(|l| list(l));
-        text += &format!("\n{id}:{changes} | events{events} | void{void}");
+        lines.push(format!("{id}:{changes} | events{events} | void{void}"));
     }
-    text
+    lines.join("\n")
 }
 
 /// Returns the documents whose items differ.

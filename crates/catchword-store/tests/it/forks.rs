@@ -233,9 +233,9 @@ impl World {
                 device.store.publish(BOOK).unwrap();
             }
             8 => {
-                let mut text = device.store.journal(BOOK).unwrap();
+                let text = device.store.journal(BOOK).unwrap();
                 self.next += 1;
-                text.push_str(&format!("{} ", self.next));
+                let text = format!("{text}{} ", self.next);
                 device.store.set_journal(BOOK, &text, now).unwrap();
             }
             9..17 if device.number != self.devices[other].number => {

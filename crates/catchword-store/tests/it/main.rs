@@ -23,6 +23,7 @@ mod exchange_search;
 mod exchange_support;
 #[cfg(test)]
 mod forks;
+#[cfg(test)]
 mod generation;
 #[cfg(test)]
 mod notes;

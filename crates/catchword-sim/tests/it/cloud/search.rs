@@ -424,7 +424,9 @@ fn whatever_happens_there_is_one_place_in_the_end_and_nothing_unsent() {
         let parts: Vec<_> = (0..cores as u64)
             .map(|core| scope.spawn(move || search((first + core..first + worlds).step_by(cores))))
             .collect();
-        parts.into_iter().for_each(|part| all.add(&part.join().unwrap()));
+        for part in parts {
+            all.add(&part.join().unwrap());
+        }
     });
     let Tally { pushes, lost, withdrawn, rewritten, rounds } = all;
     report(&format!(

@@ -74,29 +74,10 @@ impl Inner {
             let Some(number) = self.number(document)? else { continue };
             let (stage, disk) = self.parts()?;
             let mut voids = Voids::of(&stage.exchange, disk, document)?;
-            let n_max = self.author_in(document).n;
             for hash in voids.unsigned_tips() {
                 let Some(void) = voids.get(&hash) else { continue };
-                let ((kind, actor), at, _) = void.body.place();
-                let known = self.identity.generation_with_actor(document, actor, n_max);
-                let Some((generation, n)) = known else { continue };
-                let signed = match kind {
-                    OF_CHANGES => Signed::Change { seq: at },
-                    _ => Signed::Event { n: at },
-                };
-                let public_key_spki = self.identity.public_key_spki.clone();
-                let mut statement = Statement {
-                    document,
-                    actor,
-                    n,
-                    signed,
-                    hash,
-                    public_key_spki,
-                    generation,
-                    signature: [0; 64],
-                };
-                statement.signature = signer.sign(&statement.message());
-                let void = Void { statement: Some(statement), ..void.clone() };
+                let statement = self.statement_of(document, &void.body, signer);
+                let void = Void { statement, ..void.clone() };
                 self.stage.exchange.void.insert((document, hash), Some(void.encode()));
                 voids.insert(hash, void);
             }
@@ -105,6 +86,34 @@ impl Inner {
             stage.dirty_docs.insert(number);
         }
         self.drain()
+    }
+
+    /// Signs something of this device's; `None` if it is somebody else's.
+    fn statement_of(
+        &self,
+        document: DocumentId,
+        body: &Body,
+        signer: &dyn Signer,
+    ) -> Option<Statement> {
+        let ((kind, actor), at, hash) = body.place();
+        let n_max = self.author_in(document).n;
+        let (generation, n) = self.identity.generation_with_actor(document, actor, n_max)?;
+        let mut statement = Statement {
+            document,
+            actor,
+            n,
+            signed: if kind == OF_CHANGES {
+                Signed::Change { seq: at }
+            } else {
+                Signed::Event { n: at }
+            },
+            hash,
+            public_key_spki: self.identity.public_key_spki.clone(),
+            generation,
+            signature: [0; 64],
+        };
+        statement.signature = signer.sign(&statement.message());
+        Some(statement)
     }
 
     /// Writes again what this device had written and does not count.

@@ -205,7 +205,6 @@ impl Inner {
             let origin = came_from.get(&sequence).copied().flatten();
             let writer = doc.writer_place(actor);
             let statement = writer.and_then(|writer| signed.remove(&(number, kind, writer, at)));
-            if !counts {}
             moved.all.push(Void {
                 counts: counts.then_some(sequence),
                 again: !counts && own.contains(&actor),

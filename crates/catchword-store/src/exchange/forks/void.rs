@@ -229,7 +229,9 @@ impl Voids {
     /// Returns what stands for all of it.
     pub(super) fn sum(&self) -> Option<Sum> {
         let (mut sum, signed) = (Sum::default(), self.signed());
-        signed.iter().for_each(|hash| sum.add(hash));
+        for hash in &signed {
+            sum.add(hash);
+        }
         (!signed.is_empty()).then_some(sum)
     }
 

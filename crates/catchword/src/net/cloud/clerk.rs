@@ -523,7 +523,9 @@ fn in_words(reason: Reason) -> &'static str {
         Reason::Event => "a reading event does not read",
         Reason::TooManyActors => "it has as many writers as a document can have",
         Reason::TooManyDocuments => "the account has as many books as it may have",
-        Reason::Fork => "a device wrote two histories, and this one does not count",
+        Reason::Fork => {
+            "a device wrote two histories, and nothing signed shows that this one is its own"
+        }
         Reason::Incomplete => "the server lacks what it builds on, whatever is sent",
         Reason::TooLarge => "what belongs together in it is more than the server takes at once",
         _ => "the server does not take it",
