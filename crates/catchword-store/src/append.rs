@@ -123,6 +123,7 @@ impl Store {
 
 impl Inner {
     pub(crate) fn writable(&self) -> Result<(), AppendError> {
+        self.is_sound()?;
         if self.failed { Err(AppendError::Closed) } else { Ok(()) }
     }
 

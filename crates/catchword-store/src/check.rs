@@ -182,6 +182,7 @@ impl Store {
     ) -> Result<CheckReport, LoadError> {
         let mut inner = self.lock();
         inner.drain_for_reading();
+        inner.is_sound()?;
         let disk = Snapshot::take(&inner.library)?;
         let (_scratch, database) = self.scratch()?;
         match repair {

@@ -65,7 +65,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use catchword_model::hlc::HlcClock;
 use catchword_model::id::{Author, DeviceId, DocumentId, Generation};
-use redb::Database;
 
 pub use admit::{ReceiveReport, Received};
 pub use append::{Commit, WAITING_MAX};
@@ -103,6 +102,7 @@ pub use statements::Signer;
 pub use turns::{Motion, Turn, TurnReceipt};
 pub use witness::Evidence;
 
+use opening::DatabaseFile;
 use snapshot::Snapshot;
 use stage::Stage;
 use wal::Pending;
@@ -126,8 +126,8 @@ pub struct Store {
 
 /// What is behind the lock.
 pub(crate) struct Inner {
-    pub(crate) wal: Database,
-    pub(crate) library: Database,
+    pub(crate) wal: DatabaseFile,
+    pub(crate) library: DatabaseFile,
     /// Invariant: `library` as of its last commit. Absent only while that commit is made.
     pub(crate) disk: Option<Snapshot>,
     pub(crate) stage: Stage,
@@ -172,10 +172,17 @@ impl Inner {
 
     /// Returns the stage and the tables under it.
     pub(crate) fn parts(&mut self) -> Result<(&mut Stage, &Snapshot), LoadError> {
+        self.is_sound()?;
         match &self.disk {
             Some(disk) => Ok((&mut self.stage, disk)),
             None => Err(LoadError::Io("the library was closed by an earlier failure".into())),
         }
+    }
+
+    /// Fails if something that was read had rotted: nothing is read until the library is opened again.
+    pub(crate) fn is_sound(&self) -> Result<(), LoadError> {
+        self.library.is_sound()?;
+        self.wal.is_sound()
     }
 
     pub(crate) fn take_sequence(&mut self) -> u64 {

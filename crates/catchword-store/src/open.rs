@@ -19,7 +19,7 @@ use crate::error::{AppendError, Cause, LoadError, OpenError, load};
 use crate::exchange::ExchangeOptions;
 use crate::exchange::{Again, Anew, to_do};
 use crate::meta::{self, FORMAT, StoredIdentity};
-use crate::opening::{Role, open_backend, open_file};
+use crate::opening::{DatabaseFile, Role, open_backend, open_file};
 use crate::snapshot::Snapshot;
 use crate::stage::Stage;
 use crate::witness::{Evidence, Witness, file_identity, sync_folder};
@@ -108,7 +108,7 @@ impl Store {
         let repaired = Arc::new(AtomicBool::new(false));
         let library = open_backend(&library_builder(&repaired), backends.library, Role::Library)?;
         let wal = open_backend(&wal_builder(), backends.wal, Role::Wal)?;
-        contained(|| Self::assemble(library, wal, options, &repaired, None))
+        Self::assemble(library, wal, options, &repaired, None)
     }
 
     fn open_files(folder: &Path, options: &Options, mode: Mode) -> Result<Self, OpenError> {
@@ -120,12 +120,27 @@ impl Store {
         }
         let library = open_file(&library_builder(&repaired), &path, Role::Library)?;
         let wal = open_wal(&folder.join(WAL_FILE))?;
-        contained(|| Self::assemble(library, wal, options, &repaired, Some(folder)))
+        Self::assemble(library, wal, options, &repaired, Some(folder))
     }
 
     pub(crate) fn assemble(
-        library: Database,
-        wal: Database,
+        library: DatabaseFile,
+        wal: DatabaseFile,
+        options: &Options,
+        repaired: &AtomicBool,
+        folder: Option<&Path>,
+    ) -> Result<Self, OpenError> {
+        let pages = [library.pages(), wal.pages()];
+        let opened = contained(|| Self::put_together(library, wal, options, repaired, folder));
+        opened.map_err(|error| match pages.iter().find_map(|pages| pages.rot()) {
+            Some(rot) => OpenError::Corrupt { detail: rot.to_string() },
+            None => error,
+        })
+    }
+
+    fn put_together(
+        library: DatabaseFile,
+        wal: DatabaseFile,
         options: &Options,
         repaired: &AtomicBool,
         folder: Option<&Path>,
@@ -435,7 +450,7 @@ fn create_whole(
 
 /// A `wal` that does not open is set aside: what `library` holds stays readable, and a new generation
 /// makes sure that no number is used twice.
-fn open_wal(path: &Path) -> Result<Database, OpenError> {
+fn open_wal(path: &Path) -> Result<DatabaseFile, OpenError> {
     if !path.exists() {
         create_whole(path, |_| Ok(()))?;
     }

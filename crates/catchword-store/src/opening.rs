@@ -18,7 +18,7 @@
 //!    before redb sees them, so the header is what can be left to panic about.
 
 use std::fs::OpenOptions;
-use std::ops::Bound;
+use std::ops::{Bound, Deref};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,7 +27,7 @@ use redb::backends::FileBackend;
 use redb::{BackendError, Builder, Database, StorageBackend};
 
 use crate::contain::contained;
-use crate::error::OpenError;
+use crate::error::{LoadError, OpenError, corrupt};
 use crate::verify::Pages;
 
 /// Bytes of the header of a redb file.
@@ -43,7 +43,11 @@ pub(crate) enum Role {
 }
 
 /// Opens a file that exists.
-pub(crate) fn open_file(builder: &Builder, path: &Path, role: Role) -> Result<Database, OpenError> {
+pub(crate) fn open_file(
+    builder: &Builder,
+    path: &Path,
+    role: Role,
+) -> Result<DatabaseFile, OpenError> {
     let io = |error: std::io::Error| OpenError::Io(error.into());
     let file = OpenOptions::new().read(true).write(true).open(path).map_err(io)?;
     if file.metadata().map_err(io)?.len() == 0 {
@@ -58,7 +62,7 @@ pub(crate) fn create_file(
     builder: &Builder,
     path: &Path,
     role: Role,
-) -> Result<Database, OpenError> {
+) -> Result<DatabaseFile, OpenError> {
     let mut options = OpenOptions::new();
     let file = options.read(true).write(true).create(true).truncate(false).open(path);
     let file = file.map_err(|error| OpenError::Io(error.into()))?;
@@ -71,7 +75,7 @@ pub(crate) fn open_backend(
     builder: &Builder,
     backend: impl StorageBackend,
     role: Role,
-) -> Result<Database, OpenError> {
+) -> Result<DatabaseFile, OpenError> {
     let patient = Arc::new(AtomicBool::new(false));
     let pages = Arc::new(Pages::default());
     let backend = Arc::new(backend);
@@ -86,7 +90,35 @@ pub(crate) fn open_backend(
     if role == Role::Library && !waited {
         backend.sync_data().map_err(|error| OpenError::Io(error.into()))?;
     }
-    Ok(database)
+    Ok(DatabaseFile { database, pages })
+}
+
+/// An open file, which knows whether it has rotted.
+pub(crate) struct DatabaseFile {
+    database: Database,
+    pages: Arc<Pages>,
+}
+
+impl DatabaseFile {
+    pub(crate) fn pages(&self) -> Arc<Pages> {
+        Arc::clone(&self.pages)
+    }
+
+    /// Fails if a page that was read had rotted: redb gives no reason for what it refuses since.
+    pub(crate) fn is_sound(&self) -> Result<(), LoadError> {
+        match self.pages.rot() {
+            Some(rot) => Err(corrupt(rot.to_string())),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Deref for DatabaseFile {
+    type Target = Database;
+
+    fn deref(&self) -> &Database {
+        &self.database
+    }
 }
 
 /// Storage that is not waited for while its file is opened, and whose pages are verified.
@@ -206,7 +238,7 @@ mod tests {
         write.commit().unwrap();
     }
 
-    fn open(disk: &Counted, role: Role) -> Database {
+    fn open(disk: &Counted, role: Role) -> DatabaseFile {
         open_backend(&Builder::new(), disk.clone(), role).unwrap()
     }
 
@@ -257,6 +289,6 @@ mod tests {
         let path = folder.path().join("library");
         std::fs::write(&path, []).unwrap();
         let opened = open_file(&Builder::new(), &path, Role::Library);
-        assert!(matches!(opened, Err(OpenError::Corrupt { .. })), "{opened:?}");
+        assert!(matches!(opened, Err(OpenError::Corrupt { .. })));
     }
 }

@@ -33,7 +33,7 @@ use crate::copy::Scratch;
 use crate::error::{Cause, LoadError, OpenError, load};
 use crate::meta::{self, FORMAT, StoredIdentity};
 use crate::open::{Options, library_builder, random, wal_builder};
-use crate::opening::{Role, create_file, open_file};
+use crate::opening::{DatabaseFile, Role, create_file, open_backend, open_file};
 use crate::page::{Geometry, HEADER_BYTES, Header, Page, Root, Tree, read_table};
 use crate::progress::{End, OnProgress};
 use crate::snapshot::Snapshot;
@@ -110,13 +110,12 @@ pub fn salvage(
 
 /// Makes the lists of what was saved whole again, before anything that waits in `wal` builds on them.
 fn rebuild(
-    copy: Database,
+    copy: DatabaseFile,
     folder: &Path,
     options: &Options,
     progress: OnProgress<'_>,
 ) -> Result<CheckReport, OpenError> {
-    let wal = wal_builder().create_with_backend(InMemoryBackend::new());
-    let wal = wal.map_err(crate::error::open)?;
+    let wal = open_backend(&wal_builder(), InMemoryBackend::new(), Role::Wal)?;
     if let Some(id) = Snapshot::take(&copy)?.meta_bytes(meta::WAL)? {
         wal::claim(&wal, &id)?;
     }
@@ -156,6 +155,8 @@ struct Image<'a> {
     file: &'a dyn StorageBackend,
     bytes: u64,
     geometry: Geometry,
+    /// Tables of redb's own: which pages are free.
+    system: Option<Root>,
     lost: u64,
 }
 
@@ -178,7 +179,7 @@ impl<'a> Image<'a> {
         // What the header says of pages has no checksum.
         for geometry in [Some(header.geometry), geometry(new)].into_iter().flatten() {
             for slot in slots.into_iter().flatten() {
-                let mut image = Self { file, bytes, geometry, lost: 0 };
+                let mut image = Self { file, bytes, geometry, system: slot.system, lost: 0 };
                 let tables = slot.tables.and_then(|root| image.tables(root));
                 if let Some(tables) = tables {
                     return Some((image, tables));
@@ -231,10 +232,14 @@ fn geometry(path: &Path) -> Option<Geometry> {
     Some(Header::read(&bytes)?.geometry)
 }
 
-/// Returns whether every page of every table can be read.
+/// Returns whether every page can be read, those that redb keeps for itself among them.
 fn is_whole(file: &dyn StorageBackend, new: &Path) -> Result<bool, LoadError> {
     let Some((mut image, tables)) = Image::open(file, new) else { return Ok(false) };
-    for (root, tree) in tables.into_values() {
+    let system = match image.system {
+        Some(root) => image.tables(root).unwrap_or_default(),
+        None => Tables::new(),
+    };
+    for (root, tree) in tables.into_values().chain(system.into_values()) {
         image.walk(root, tree, &mut |_| Ok(()))?;
     }
     Ok(image.lost == 0)
@@ -327,14 +332,14 @@ fn save_wal(folder: &Path, report: &mut SalvageReport) -> Result<Option<Vec<u8>>
         wal::waiting(&database, 0)?;
         Ok::<_, OpenError>(wal::id(&database)?)
     });
-    match readable {
-        Ok(id) => return Ok(id),
-        Err(OpenError::Corrupt { .. }) => (),
-        Err(error) => return Err(error),
-    }
     let held = hold(path)?;
     let scratch = Scratch::new(path.with_extension("new")).map_err(io)?;
     let copy = create_file(&wal_builder(), &scratch.path, Role::Wal)?;
+    match readable {
+        Ok(id) if is_whole(&held, &scratch.path)? => return Ok(id),
+        Ok(_) | Err(OpenError::Corrupt { .. }) => (),
+        Err(error) => return Err(error),
+    }
     let Some((mut image, found)) = Image::open(&held, &scratch.path) else {
         // Opening the library sets it aside.
         report.wal_pages_lost = 1;

@@ -13,7 +13,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::page::{self, Geometry, Header, PAGE_BYTES, Page, Root, Tree};
 
@@ -30,6 +30,8 @@ pub(crate) struct Pages {
     known: Mutex<Known>,
     /// Set while redb itself looks for the pages that a power cut left whole.
     lenient: AtomicBool,
+    /// The first place that was found to have rotted. From then on redb refuses the file.
+    found: OnceLock<Rot>,
 }
 
 #[derive(Debug, Default)]
@@ -53,6 +55,11 @@ impl Pages {
         self.lenient.store(false, Ordering::Release);
     }
 
+    /// Returns the first place that was found to have rotted.
+    pub(crate) fn rot(&self) -> Option<Rot> {
+        self.found.get().copied()
+    }
+
     /// Judges what was read.
     pub(crate) fn after_read(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         if offset < PAGE_BYTES {
@@ -64,7 +71,11 @@ impl Pages {
             Expected::InTree(sum, tree) => Page::read(bytes, tree, sum).map(|page| page.roots()),
         };
         let Some(roots) = roots else {
-            return if self.lenient.load(Ordering::Acquire) { Ok(()) } else { Err(rot(offset)) };
+            return if self.lenient.load(Ordering::Acquire) {
+                Ok(())
+            } else {
+                Err(self.refuse(offset))
+            };
         };
         self.lock().learn(&roots);
         Ok(())
@@ -82,7 +93,7 @@ impl Pages {
         let Some(header) = Header::read(bytes) else { return Ok(()) };
         if header.went_back() {
             // A file that was closed names its last commit.
-            return Err(rot(0));
+            return Err(self.refuse(0));
         }
         if header.is_unclean && !header.is_two_phase {
             self.lenient.store(true, Ordering::Release);
@@ -103,6 +114,10 @@ impl Pages {
         Ok(())
     }
 
+    fn refuse(&self, offset: u64) -> io::Error {
+        io::Error::new(io::ErrorKind::InvalidData, *self.found.get_or_init(|| Rot { offset }))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -117,10 +132,6 @@ impl Known {
             }
         }
     }
-}
-
-fn rot(offset: u64) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, Rot { offset })
 }
 
 #[cfg(test)]

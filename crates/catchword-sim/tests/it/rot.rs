@@ -20,7 +20,7 @@ use catchword_model::meta::DeviceName;
 use catchword_sim::action::{Action, BOOKS, DiskName};
 use catchword_sim::device::{Device, START_MS};
 use catchword_sim::memory::{Seen, book_id, check_lists, difference};
-use catchword_store::{LoadError, OpenError, Options, Repair, Store, salvage};
+use catchword_store::{AppendError, LoadError, OpenError, Options, Repair, Store, salvage};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -169,8 +169,9 @@ enum Outcome {
 
 /// Whether an error says that the library is damaged.
 fn is_typed(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(LoadError::Corrupt { .. } | LoadError::Io(_)))
+    matches!(error.downcast_ref(), Some(LoadError::Corrupt { .. }))
         || matches!(error.downcast_ref(), Some(OpenError::Corrupt { .. }))
+        || matches!(error.downcast_ref(), Some(AppendError::Corrupt { .. }))
 }
 
 /// Opens, reads, lists, checks and writes; `Err` if anything of it is refused.
@@ -193,10 +194,8 @@ fn live(path: &Path, image: &Image) -> anyhow::Result<Outcome> {
     let checked = store.check(Repair::ReportOnly, &mut |_| ControlFlow::Continue(()))?;
     ensure!(checked.is_clean(), "WRONG: read without an error, and {} differ", checked.differences);
     let edit = Edit::AddTag { tag: "after".to_owned() };
-    store
-        .append(book_id(0).document(), &[edit], START_MS + 30_000_000)
-        .context("WRONG: no write")?;
-    store.close().context("WRONG: no close")?;
+    store.append(book_id(0).document(), &[edit], START_MS + 30_000_000).context("writing")?;
+    store.close().context("closing")?;
     Ok(outcome)
 }
 
