@@ -71,6 +71,29 @@ pub fn kill_when_ready(name: &str, paths: &[&Path]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Starts a task that listens until it is killed, and returns it with the port that it prints first.
+///
+/// # Errors
+///
+/// If the process ends before it listens.
+pub fn listening(name: &str, paths: &[&Path]) -> anyhow::Result<(Child, u16)> {
+    let mut running = start_task(name, paths)?.child;
+    let stdout = running.stdout.take().context("no pipe")?;
+    let mut line = String::new();
+    BufReader::new(stdout).read_line(&mut line)?;
+    let port = line.trim().parse().with_context(|| format!("task {name} said {line:?}"))?;
+    Ok((running, port))
+}
+
+/// Returns how much memory a process has, in KiB.
+///
+/// # Errors
+///
+/// If the operating system does not say.
+pub fn memory_kib(process: u32) -> anyhow::Result<u64> {
+    status_kib_of(&process.to_string(), "VmRSS:")
+}
+
 /// Returns a number that a task printed.
 ///
 /// # Errors
@@ -180,7 +203,11 @@ impl PeakMemory {
 }
 
 fn status_kib(name: &str) -> anyhow::Result<u64> {
-    let status = fs::read_to_string("/proc/self/status")?;
+    status_kib_of("self", name)
+}
+
+fn status_kib_of(process: &str, name: &str) -> anyhow::Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix(name)).context("no such line")?;
     Ok(line.split_whitespace().next().context("no number")?.parse()?)
 }

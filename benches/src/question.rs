@@ -9,6 +9,7 @@ mod event;
 mod first;
 mod highlight;
 mod idle;
+mod live;
 mod open;
 mod push;
 mod recent;
@@ -34,7 +35,7 @@ pub struct Question {
 }
 
 /// Every question.
-pub const QUESTIONS: [Question; 14] = [
+pub const QUESTIONS: [Question; 15] = [
     Question { name: "highlight", ask: highlight::one },
     Question { name: "ten", ask: highlight::ten },
     Question { name: "open", ask: open::ask },
@@ -49,12 +50,13 @@ pub const QUESTIONS: [Question; 14] = [
     Question { name: "first", ask: first::ask },
     Question { name: "disk", ask: disk::ask },
     Question { name: "push", ask: push::ask },
+    Question { name: "live", ask: live::ask },
 ];
 
 /// Work for a process of its own: paths in, one JSON value out.
 type Task = fn(&[PathBuf]) -> anyhow::Result<Value>;
 
-const TASKS: [(&str, Task); 21] = [
+const TASKS: [(&str, Task); 22] = [
     ("hold-library", open::hold_library),
     ("hold-redb", open::hold_redb),
     ("hold-sqlite", open::hold_sqlite),
@@ -76,6 +78,7 @@ const TASKS: [(&str, Task); 21] = [
     ("first-receive", first::receive),
     ("first-automerge", first::automerge),
     ("compact-library", disk::compact),
+    ("live-server", live::serve_live),
 ];
 
 /// Does a task and prints what it returns.

@@ -52,8 +52,6 @@ pub(crate) struct StoredIdentity {
 pub(crate) struct Former {
     pub(crate) device: DeviceId,
     pub(crate) generation: Generation,
-    /// Whether it ended since another store wrote as the same device.
-    pub(crate) forked: bool,
 }
 
 impl StoredIdentity {
@@ -67,14 +65,9 @@ impl StoredIdentity {
     }
 
     /// Makes the identity of the generation after this one.
-    pub(crate) fn succeeded_by(
-        &self,
-        generation: Generation,
-        public_key_spki: &[u8],
-        forked: bool,
-    ) -> Self {
+    pub(crate) fn succeeded_by(&self, generation: Generation, public_key_spki: &[u8]) -> Self {
         let mut replaced = self.replaced.clone();
-        replaced.push(Former { device: self.device, generation: self.generation, forked });
+        replaced.push(Former { device: self.device, generation: self.generation });
         Self { replaced, ..Self::new(generation, public_key_spki) }
     }
 
@@ -110,9 +103,6 @@ impl StoredIdentity {
         self.replaced.iter().for_each(|former| {
             out.fixed(&former.device.0).fixed(&former.generation.0);
         });
-        self.replaced.iter().for_each(|former| {
-            out.byte(u8::from(former.forked));
-        });
         out.0
     }
 
@@ -124,15 +114,9 @@ impl StoredIdentity {
         let count = input.count()?;
         let replaced = (0..count).map(|_| {
             let device = DeviceId(input.fixed()?);
-            Ok(Former { device, generation: Generation(input.fixed()?), forked: false })
+            Ok(Former { device, generation: Generation(input.fixed()?) })
         });
-        let mut replaced = replaced.collect::<Result<Vec<Former>, LoadError>>()?;
-        // Earlier releases end here.
-        if !input.is_empty() {
-            for former in &mut replaced {
-                former.forked = input.byte()? == 1;
-            }
-        }
+        let replaced = replaced.collect::<Result<_, LoadError>>()?;
         Ok(Self { generation, device, public_key_spki, replaced })
     }
 }

@@ -329,8 +329,7 @@ impl Inner {
     pub(crate) fn start_generation(&mut self, options: &Options) -> Result<(), AppendError> {
         self.flush()?;
         let before = self.identity.clone();
-        let forked = self.again.forked;
-        let identity = before.succeeded_by(Generation(random()), &options.public_key_spki, forked);
+        let identity = before.succeeded_by(Generation(random()), &options.public_key_spki);
         let write = crate::flush::begin(&self.library)?;
         {
             let mut meta = write.open_table(tables::META).map_err(load)?;

@@ -1,6 +1,7 @@
 //! `pair`, `peers`, `serve`, `sync`: two and three devices, each a process of its own.
 
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
@@ -123,6 +124,53 @@ fn two_devices_that_were_apart_are_equal_after_one_sync() {
     assert_eq!((&idle["round_trips"], &idle["in_sync"]), (&json!(1), &json!(true)));
     assert_eq!((bytes("changes_sent"), bytes("changes_received")), (0, 0));
     assert!(bytes("bytes_sent") <= 512 && bytes("bytes_received") <= 512, "{idle}");
+    serving.terminate();
+}
+
+/// Everything in the folder of a library.
+fn content(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let files = ["library", "wal", "witness"].map(|name| folder.join(name));
+    files.into_iter().map(|file| (file.clone(), std::fs::read(file).unwrap())).collect()
+}
+
+#[test]
+fn a_disk_that_went_back_without_notice_forks_its_device_and_nothing_is_lost() {
+    let ((phone, book), (tablet, _)) = (Shelf::with_sample(), Shelf::with_sample());
+    pair(&phone, &tablet);
+    let (serving, address) = serve(&tablet);
+    assert_eq!(sync(&phone, &address)["in_sync"], true);
+    let annotate = |quote: &str| {
+        phone.json(&["annotate", &book, "--quote", quote, "--ppm", "1000"]);
+    };
+    annotate("before");
+    let earlier = content(&phone.data());
+    annotate("given away, then forgotten");
+    phone.json(&["read", &book, "--ppm", "400000", "--seconds", "60"]);
+    assert_eq!(sync(&phone, &address)["in_sync"], true);
+
+    // The very same files, as they were: nothing here says that anything is missing.
+    for (file, bytes) in earlier {
+        std::fs::write(file, bytes).unwrap();
+    }
+    annotate("written in the place of the other");
+    phone.json(&["read", &book, "--ppm", "500000", "--seconds", "30"]);
+    let mut synced = Value::Null;
+    for _ in 0..4 {
+        synced = sync(&phone, &address);
+    }
+    assert_eq!(synced["in_sync"], true, "{synced}");
+    let [of_phone, of_tablet] = [&phone, &tablet].map(|shelf| state(shelf, &book));
+    assert_eq!(of_phone, of_tablet);
+    let quotes = of_phone["annotations"].as_array().unwrap().iter();
+    let mut quotes: Vec<&str> = quotes.map(|found| text(&found["quote"])).collect();
+    quotes.sort_unstable();
+    let expected = ["before", "given away, then forgotten", "written in the place of the other"];
+    assert_eq!(quotes, expected);
+    assert_eq!(of_phone["place"]["ppm"], 500_000);
+    assert_eq!(of_phone["totals"]["seconds"], 90, "{}", of_phone["totals"]);
+    for shelf in [&phone, &tablet] {
+        shelf.json(&["check"]);
+    }
     serving.terminate();
 }
 

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use catchword_model::change::{Action, Change, Key, Op, OpId, Scalar};
+use catchword_model::change::{Action, Change, Key, Object, Op, OpId, Scalar};
 use catchword_model::edit::{Write, build};
 use catchword_model::event::ReadingEvent;
 use catchword_model::exchange::{Signed, Statement};
@@ -21,11 +21,11 @@ use catchword_model::schema::{
 
 use crate::Inner;
 use crate::append::Acknowledged;
-use crate::error::{AppendError, LoadError};
+use crate::error::{AppendError, LoadError, corrupt, load};
 use crate::exchange::forks::void::{Void, Voids};
 use crate::exchange::pool::{Body, Hash};
 use crate::open::Options;
-use crate::statements::{OF_CHANGES, Signer};
+use crate::statements::{self, OF_CHANGES, OF_EVENTS, Signer};
 
 /// What this device has to do about its forks.
 #[derive(Debug, Default)]
@@ -45,9 +45,13 @@ struct Lost {
     void: Void,
     /// The device that wrote it: this one, or what it was before.
     device: DeviceId,
-    /// Whether what adds up is to be added again: nobody else does.
+    /// Whether what adds up is to be added again: another store with the same key may have done that.
     adds: bool,
 }
+
+/// What a change or event keeps when it is written again: its stamp, and the place it is about. The first
+/// alone may be that of another one, made by a copy in the same millisecond.
+type Mark = (Hlc, String);
 
 impl Inner {
     /// Starts a new generation if the present one forked, and writes again what does not count.
@@ -137,7 +141,8 @@ impl Inner {
         let (stage, disk) = self.parts()?;
         let voids = Voids::of(&stage.exchange, disk, document)?;
         let kind = stage.doc(disk, number)?.kind;
-        let lost = self.lost(&voids, document);
+        let done_before = self.written_by_key(number, document)?;
+        let lost = self.lost(&voids, document, &done_before);
         let ops = Ops::of(&voids);
         let mut done: Vec<Hash> = Vec::new();
         for of in &lost {
@@ -169,25 +174,57 @@ impl Inner {
     }
 
     /// Returns what is to be written again, in the order in which it was written.
-    fn lost(&self, voids: &Voids, document: DocumentId) -> Vec<Lost> {
+    fn lost(&self, voids: &Voids, document: DocumentId, done: &BTreeSet<Mark>) -> Vec<Lost> {
         let mut lost = Vec::new();
         for (hash, void) in voids.again() {
             let ((_, actor), ..) = void.body.place();
             let device = self.writer_of(voids, document, actor);
-            let forked = self
-                .identity
-                .replaced
-                .iter()
-                .any(|former| former.device == device && former.forked);
-            let adds = void.made_here || (device != self.identity.device && !forked);
+            let adds = !done.contains(&mark_of(&void.body));
             lost.push(Lost { hash: *hash, void: void.clone(), device, adds });
         }
-        let stamp = |of: &Lost| match &of.void.body {
-            Body::Change(change) => Hlc::of_change(change.time),
-            Body::Event(event) => event.stamp,
-        };
-        lost.sort_by_key(|of| (stamp(of), of.void.start(), of.hash));
+        lost.sort_by_key(|of| (stamp_of(&of.void.body), of.void.start(), of.hash));
         lost
+    }
+
+    /// Returns the marks of the changes and events that count and were written with this device's key.
+    fn written_by_key(
+        &mut self,
+        number: u32,
+        document: DocumentId,
+    ) -> Result<BTreeSet<Mark>, LoadError> {
+        let (stage, disk) = self.parts()?;
+        let doc = stage.doc(disk, number)?.clone();
+        let mut own: BTreeSet<ActorId> = BTreeSet::new();
+        for (place, writer) in (0_u16..).zip(&doc.writers) {
+            let mut is_own = self.own_actor(&doc, writer).is_some();
+            for kind in [OF_CHANGES, OF_EVENTS] {
+                let (stage, disk) = self.parts()?;
+                let last = (doc.number, kind, place);
+                let kept = statements::last(&stage.exchange, disk, last, u64::MAX)?;
+                is_own |= kept
+                    .is_some_and(|(_, kept)| kept.public_key_spki == self.identity.public_key_spki);
+            }
+            if is_own {
+                own.insert(writer.actor);
+            }
+        }
+        let mut marks = BTreeSet::new();
+        for change in self.changes_of(number)? {
+            if own.contains(&change.actor) {
+                marks.insert(mark_of(&Body::Change(Box::new(change))));
+            }
+        }
+        let (_, disk) = self.parts()?;
+        let range = (number, 0, 0)..=(number, u16::MAX, u64::MAX);
+        for found in disk.events.range(range).map_err(load)? {
+            let (_, value) = found.map_err(load)?;
+            let event = ReadingEvent::decode(value.value());
+            let event = event.map_err(|_| corrupt(format!("an event of {document}")))?;
+            if own.contains(&event.actor) {
+                marks.insert(mark_of(&Body::Event(Box::new(event))));
+            }
+        }
+        Ok(marks)
     }
 
     /// Returns the device that an actor of this device's key is.
@@ -363,6 +400,31 @@ impl Inner {
         let now = stage.held(disk, number, Container::Totals, &new)?;
         let now = now.latest().and_then(|holder| holder.value.as_int()).unwrap_or(0);
         Ok((0 < by).then(|| now.saturating_add(by)))
+    }
+}
+
+/// Returns what a change or event keeps when it is written again.
+fn mark_of(body: &Body) -> Mark {
+    let place = match body {
+        Body::Change(change) => {
+            let positions = Object::Made(Container::Positions.object());
+            let of_position = change.ops.iter().find(|op| op.object == positions);
+            match of_position.map(|op| &op.action) {
+                Some(Action::Put(Scalar::Text(text))) => text.clone(),
+                _ => String::new(),
+            }
+        }
+        Body::Event(event) => {
+            format!("{} {} {} {}", event.from_ppm, event.to_ppm, event.seconds, event.wall_ms)
+        }
+    };
+    (stamp_of(body), place)
+}
+
+fn stamp_of(body: &Body) -> Hlc {
+    match body {
+        Body::Change(change) => Hlc::of_change(change.time),
+        Body::Event(event) => event.stamp,
     }
 }
 

@@ -208,7 +208,6 @@ impl Inner {
             moved.all.push(Void {
                 counts: counts.then_some(sequence),
                 again: !counts && own.contains(&actor),
-                made_here: !counts && origin.is_none(),
                 origin,
                 body,
                 statement,

@@ -21,8 +21,6 @@ use crate::tables;
 const COUNTS: u8 = 1;
 /// This device wrote it, and has to write it again.
 const AGAIN: u8 = 2;
-/// This store wrote it, and not another one with the same key.
-const MADE_HERE: u8 = 4;
 
 /// A change or event that stands outside the log.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,8 +29,6 @@ pub(crate) struct Void {
     pub(super) counts: Option<u64>,
     /// Whether this device has to write it again.
     pub(super) again: bool,
-    /// Whether this store wrote it, and not another one with the same key.
-    pub(super) made_here: bool,
     /// Who brought it; nobody, if it was made here.
     pub(super) origin: Option<Origin>,
     pub(in crate::exchange) body: Body,
@@ -46,7 +42,6 @@ impl Void {
         Self {
             counts: None,
             again,
-            made_here: false,
             origin: Some(candidate.origin),
             body: candidate.body.clone(),
             statement: candidate.statement.clone(),
@@ -55,9 +50,7 @@ impl Void {
 
     pub(super) fn encode(&self) -> Vec<u8> {
         let flag = |is: bool, flag| if is { flag } else { 0 };
-        let flags = flag(self.counts.is_some(), COUNTS)
-            | flag(self.again, AGAIN)
-            | flag(self.made_here, MADE_HERE);
+        let flags = flag(self.counts.is_some(), COUNTS) | flag(self.again, AGAIN);
         let nobody = Origin { peer: Fingerprint([0; 32]), generation: Generation([0; 16]) };
         let parked = Parked {
             origin: self.origin.unwrap_or(nobody),
@@ -77,7 +70,6 @@ impl Void {
         Ok(Self {
             counts: (flags & COUNTS != 0).then_some(parked.since_ms),
             again: flags & AGAIN != 0,
-            made_here: flags & MADE_HERE != 0,
             origin: is_foreign.then_some(parked.origin),
             body: parked.body,
             statement: parked.statement,
