@@ -23,7 +23,7 @@ use redb::{Builder, Database, ReadableTableMetadata as _};
 use crate::Store;
 use crate::copy::Scratch;
 use crate::doc::Doc;
-use crate::error::{Cause, LoadError, load};
+use crate::error::{Cause, LoadError, corrupt, load};
 use crate::progress::{End, OnProgress, Progress, Step};
 use crate::snapshot::Snapshot;
 
@@ -183,23 +183,29 @@ impl Store {
         let mut inner = self.lock();
         inner.drain_for_reading();
         inner.is_sound()?;
+        let pages = inner.library.pages();
         let disk = Snapshot::take(&inner.library)?;
         let (_scratch, database) = self.scratch()?;
-        match repair {
+        let checked = match repair {
             Repair::ReportOnly => {
                 drop(inner);
-                let mut check = Check::new(&disk, &database, progress)?;
-                check.run()?;
-                Ok(check.report)
+                Check::new(&disk, &database, progress).and_then(|mut check| {
+                    check.run()?;
+                    Ok(check.report)
+                })
             }
-            Repair::Rebuild => {
-                let mut check = Check::new(&disk, &database, progress)?;
+            Repair::Rebuild => Check::new(&disk, &database, progress).and_then(|mut check| {
                 check.run()?;
-                if !check.is_stopped() {
+                if !check.is_stopped() && pages.rot().is_none() {
                     check.repair(&mut inner)?;
                 }
                 Ok(check.report)
-            }
+            }),
+        };
+        // A page that has rotted is no record that does not read: nothing after it was compared.
+        match pages.rot() {
+            Some(rot) => Err(corrupt(rot.to_string())),
+            None => checked,
         }
     }
 

@@ -101,8 +101,7 @@ pub fn salvage(
     drop(held);
     if let Err(OpenError::Corrupt { .. }) = Store::open(folder, options) {
         // What waits builds on what is lost.
-        let wal = folder.join(WAL_FILE);
-        fs::rename(&wal, wal.with_extension("damaged")).map_err(io)?;
+        set_aside(&folder.join(WAL_FILE))?;
         report.wal_pages_lost += 1;
     }
     Ok(report)
@@ -341,7 +340,7 @@ fn save_wal(folder: &Path, report: &mut SalvageReport) -> Result<Option<Vec<u8>>
         Err(error) => return Err(error),
     }
     let Some((mut image, found)) = Image::open(&held, &scratch.path) else {
-        // Opening the library sets it aside.
+        set_aside(path)?;
         report.wal_pages_lost = 1;
         return Ok(None);
     };
@@ -358,6 +357,11 @@ fn save_wal(folder: &Path, report: &mut SalvageReport) -> Result<Option<Vec<u8>>
     report.wal_pages_lost = image.lost.max(1);
     replace(path, scratch)?;
     Ok(id)
+}
+
+/// Renames a `wal` that nothing can be read from. Opening the library makes another one.
+fn set_aside(wal: &Path) -> Result<(), OpenError> {
+    fs::rename(wal, wal.with_extension("damaged")).map_err(io)
 }
 
 /// Saves the pairs of a table before the first that is lost.
