@@ -139,15 +139,6 @@ impl Header {
     }
 }
 
-impl Header {
-    /// Returns whether the file was closed after a commit that it does not name as its last.
-    pub(crate) fn went_back(&self) -> bool {
-        let transaction = |slot: Option<Slot>| slot.map(|slot| slot.transaction);
-        let (primary, secondary) = (transaction(self.primary), transaction(self.secondary));
-        self.is_two_phase && !self.is_unclean && primary < secondary
-    }
-}
-
 fn read_slot(bytes: &[u8]) -> Option<Slot> {
     let (covered, sum) = bytes.split_at_checked(SLOT_CHECKSUM_AT)?;
     if checksum(covered) != Checksum::from_le_bytes(sum.try_into().ok()?) {

@@ -164,16 +164,13 @@ type OnPair<'a> = &'a mut dyn FnMut(Option<Pair<'_>>) -> Result<(), LoadError>;
 type Tables = BTreeMap<Vec<u8>, (Root, Tree)>;
 
 impl<'a> Image<'a> {
-    /// Reads the header, and the tables of the newest commit whose list of tables can be read. `new` is a
+    /// Reads the header, and the tables of the first commit whose list of tables can be read. `new` is a
     /// file that redb has just made.
     fn open(file: &'a dyn StorageBackend, new: &Path) -> Option<(Self, Tables)> {
         let mut bytes = [0; HEADER_BYTES];
         file.read(0, &mut bytes).ok()?;
         let header = Header::guess(&bytes)?;
-        let mut slots = [header.primary, header.secondary];
-        if header.went_back() {
-            slots.reverse();
-        }
+        let slots = [header.primary, header.secondary];
         let bytes = file.len().ok()?;
         // What the header says of pages has no checksum.
         for geometry in [Some(header.geometry), geometry(new)].into_iter().flatten() {

@@ -63,7 +63,10 @@ impl Pages {
     /// Judges what was read.
     pub(crate) fn after_read(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         if offset < PAGE_BYTES {
-            return if offset == 0 { self.learn_header(bytes) } else { Ok(()) };
+            if offset == 0 {
+                self.learn_header(bytes);
+            }
+            return Ok(());
         }
         let Some(expected) = self.lock().expected.get(&offset).copied() else { return Ok(()) };
         let roots = match expected {
@@ -89,19 +92,15 @@ impl Pages {
         }
     }
 
-    fn learn_header(&self, bytes: &[u8]) -> io::Result<()> {
-        let Some(header) = Header::read(bytes) else { return Ok(()) };
-        if header.went_back() {
-            // A file that was closed names its last commit.
-            return Err(self.refuse(0));
-        }
+    fn learn_header(&self, bytes: &[u8]) {
+        let Some(header) = Header::read(bytes) else { return };
         if header.is_unclean && !header.is_two_phase {
             self.lenient.store(true, Ordering::Release);
         }
         let mut known = self.lock();
         if known.geometry.replace(header.geometry).is_some() {
             // What it named then may have been written over since.
-            return Ok(());
+            return;
         }
         // The primary last: a page of the commit before may be in use again.
         let slots = [header.secondary, header.primary].into_iter().flatten();
@@ -111,7 +110,6 @@ impl Pages {
             .map(|root| (root, Tree::TABLES))
             .collect();
         known.learn(&roots);
-        Ok(())
     }
 
     fn refuse(&self, offset: u64) -> io::Error {
